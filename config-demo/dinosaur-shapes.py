@@ -1,0 +1,10 @@
+"""DINOSAUR on the demo scenes."""
+
+from object_centric_bench.recipe.dinosaur import dinosaur
+
+from ._parts import SLOT_DIM, efficientnet, stage2
+
+
+def config(grid=16, num_slots=7, batch_size=32, total_steps=2000, lr=4e-4):
+    method = dinosaur(efficientnet(grid), num_slots, SLOT_DIM, hidden_dim=256, num_hidden=2)
+    return stage2(method, "output.mask", total_steps, lr, batch_size)

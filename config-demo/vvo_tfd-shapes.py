@@ -1,0 +1,10 @@
+"""VVO-Tfd on the demo scenes."""
+
+from object_centric_bench.recipe import vvo
+
+from ._parts import NUM_CODES, SLOT_DIM, efficientnet, vvo_stage2
+
+
+def config(grid=16, num_slots=7, batch_size=32, total_steps=2000, lr=4e-4):
+    method = vvo.tfd(efficientnet(grid), num_slots, SLOT_DIM, NUM_CODES, num_layers=2, linear=False)
+    return vvo_stage2(method, "output.attention", grid, total_steps, lr, batch_size)

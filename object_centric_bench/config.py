@@ -1,0 +1,228 @@
+"""Config files: load one by path, override, show, compare. Standard library only, so reading a config imports no torch.
+
+A config file is trusted Python: it has one public function `config(knobs) -> dict` and is run when loaded.
+"""
+
+import argparse
+import ast
+import hashlib
+import importlib.util
+import inspect
+import json
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .registry import ConfigError, children, suggest
+
+
+def load(file: str | Path, overrides: list[str] | None = None, **knobs: Any) -> dict:
+    """Return the resolved config of a file.
+
+    Args:
+        file: path of the config file.
+        overrides: `key=value` texts from a command line; `key` is a knob of the file or the path of an existing leaf.
+        knobs: arguments for the file's `config` function, given by a program.
+
+    Raises:
+        ConfigError: no such file, it does not run, or overrides do not fit (all faults are named at once).
+    """
+    file = Path(file)
+    function = _function(file)
+    allowed = inspect.signature(function).parameters
+    found = [f"{file}: config() takes no {key!r}; {suggest(key, allowed)}" for key in knobs.keys() - allowed.keys()]
+    values = {}
+    for text in overrides or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            found.append(f"{text!r}: an override is written key=value")
+        elif key in allowed:
+            default = allowed[key].default
+            try:
+                knobs[key] = parse(value, None if default is inspect.Parameter.empty else default)
+            except ValueError as error:
+                found.append(f"{key}: {error}")
+        else:
+            values[key] = value
+    if found:
+        raise ConfigError("\n".join(found))
+    cfg = _call(function, file, knobs)
+    found = list(_not_plain(cfg, "")) or list(_override(cfg, values, list(allowed)))
+    if found:
+        raise ConfigError("\n".join(f"{file}: {message}" for message in found))
+    return cfg
+
+
+def override(cfg: dict, overrides: list[str]) -> dict:
+    """Return a copy of a resolved config with `path=value` texts applied to its leaves.
+
+    Raises:
+        ConfigError: overrides do not fit (all faults are named).
+    """
+    cfg = json.loads(json.dumps(cfg))
+    values = dict(text.partition("=")[::2] for text in overrides)
+    found = list(_override(cfg, values, []))
+    if found:
+        raise ConfigError("\n".join(found))
+    return cfg
+
+
+def _function(file: Path) -> Any:
+    if not file.is_file():
+        folder = file.parent
+        there = [str(path) for path in sorted(folder.glob("*.py")) if not path.name.startswith("_")]
+        if there:
+            raise ConfigError(f"no config file {str(file)!r}; {suggest(str(file), there)}")
+        raise ConfigError(f"no config file {str(file)!r}, and no config files in {str(folder)!r}")
+    # a name made from the folder keeps files of equal stem apart and lets them share `_parts.py`
+    package = "config_" + hashlib.sha256(str(file.resolve().parent).encode()).hexdigest()[:16]
+    if package not in sys.modules:
+        sys.modules[package] = ModuleType(package)
+        sys.modules[package].__path__ = [str(file.resolve().parent)]
+    name = f"{package}.{''.join(c if c.isalnum() else '_' for c in file.stem)}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(_where(error, file)) from error
+    function = getattr(module, "config", None)
+    if not inspect.isfunction(function):
+        raise ConfigError(f"{file}: a config file has a function config(knobs) -> dict; this one has none")
+    return function
+
+
+def _call(function: Any, file: Path, knobs: dict[str, Any]) -> dict:
+    try:
+        cfg = function(**knobs)
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(_where(error, file)) from error
+    if not isinstance(cfg, dict):
+        raise ConfigError(f"{file}: config() returned {type(cfg).__name__}, not a dict")
+    return cfg
+
+
+def _where(error: Exception, file: Path) -> str:
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{file}: {type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
+
+
+def parse(text: str, present: Any) -> Any:
+    """Return the value of an override: a Python literal; plain text too where text (or nothing) stands at present.
+
+    Raises:
+        ValueError: not a literal, or of another type than the present value.
+    """
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        if present is None or isinstance(present, str):
+            return text
+        raise ValueError(f"{text!r} is no Python literal (now: {present!r})") from None
+    if isinstance(value, tuple):
+        value = list(value)
+    if isinstance(present, str) and not isinstance(value, str) and value is not None:
+        return text  # a name that happens to read like a number
+    same = isinstance(value, type(present)) or (isinstance(present, float) and type(value) is int)
+    if present is None or value is None or (same and isinstance(value, bool) == isinstance(present, bool)):
+        return value
+    raise ValueError(f"{text!r} is {type(value).__name__}, the present value {present!r} is {type(present).__name__}")
+
+
+def _override(cfg: dict, values: dict[str, str], knobs: list[str]) -> Iterator[str]:
+    known = dict(leaves(cfg))
+    for path, text in values.items():
+        parent, last = cfg, path
+        while path not in known and "." in last:  # descend as far as keys exist, to find leaves inside lists
+            step, last = last.split(".", 1)
+            parent = dict(children(parent)).get(step)
+        if path not in known and not (isinstance(parent, list) and last in dict(children(parent))):
+            yield f"{path}: neither a knob nor a leaf of this config; {suggest(path, [*knobs, *known])}"
+            continue
+        try:
+            _set(cfg, path.split("."), text)
+        except ValueError as error:
+            yield f"{path}: {error}"
+
+
+def _set(node: Any, steps: list[str], text: str) -> None:
+    for step in steps[:-1]:
+        node = node[int(step)] if isinstance(node, list) else node[step]
+    key = int(steps[-1]) if isinstance(node, list) else steps[-1]
+    node[key] = parse(text, node[key])
+
+
+def _not_plain(node: Any, path: str) -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, child in node.items():
+            if not isinstance(key, str):
+                yield f"{path}: key {key!r} is {type(key).__name__}, keys are text"
+            yield from _not_plain(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list):
+        for key, child in children(node):
+            yield from _not_plain(child, f"{path}.{key}")
+    elif not (node is None or type(node) in (bool, int, float, str)):
+        yield f"{path}: a {type(node).__name__} cannot stand in a config; use dict, list, str, int, float, bool, None"
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (path, value) of every leaf; a list without dicts in it counts as one leaf, so does an empty dict."""
+    nested = isinstance(node, dict) or (isinstance(node, list) and any(isinstance(item, (dict, list)) for item in node))
+    if not nested or not node:
+        yield path, node
+        return
+    for key, child in children(node):
+        yield from leaves(child, f"{path}.{key}" if path else key)
+
+
+def show(cfg: dict) -> list[str]:
+    """Return the config as lines `path = value`, one leaf each, so that two configs can be compared line by line."""
+    return [f"{path} = {value!r}" for path, value in leaves(cfg)]
+
+
+def diff(old: dict, new: dict) -> list[str]:
+    """Return the leaves that differ, as lines `- path = value` and `+ path = value`."""
+    before, after = dict(leaves(old)), dict(leaves(new))
+    lines = []
+    for path in [*before, *(path for path in after if path not in before)]:
+        if path in before and path in after and before[path] == after[path]:
+            continue
+        lines += [f"- {path} = {before[path]!r}"] if path in before else []
+        lines += [f"+ {path} = {after[path]!r}"] if path in after else []
+    return lines
+
+
+def fingerprint(cfg: dict) -> str:
+    """Return a short hash that two configs share exactly when they are equal."""
+    return hashlib.sha256(json.dumps(cfg, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `python -m object_centric_bench.config show FILE [key=value ...]` or `... diff FILE FILE [key=value ...]`."""
+    parser = argparse.ArgumentParser(prog="python -m object_centric_bench.config", description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, files, text in (("show", 1, "print every leaf of a config"), ("diff", 2, "print the leaves that differ")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("files", nargs=files, metavar="FILE")
+        command.add_argument("overrides", nargs="*", metavar="key=value", help="applied to the last file")
+    options = parser.parse_args(arguments)
+    try:
+        configs = [load(file) for file in options.files[:-1]] + [load(options.files[-1], options.overrides)]
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(show(configs[0]) if options.command == "show" else diff(*configs)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,366 @@
+"""From a config to a run: the one place that knows data, models and learning alike."""
+
+import inspect
+import json
+import logging
+import os
+import platform
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from . import config as configs
+from . import datum, learn, model  # noqa: F401, importing them registers their classes
+from .datum.dataset import Dataset
+from .datum.feature import WithFeature
+from .datum.loader import batches, eval_batches
+from .learn import checkpoint
+from .learn.callback import restore
+from .learn.loop import Run
+from .learn.optimizer import freeze, parameter_groups
+from .model import published
+from .registry import ConfigError, build, faults, suggest
+
+log = logging.getLogger(__name__)
+
+REQUIRED = {"dataset", "model", "loss", "optimizer", "total_steps", "eval_every"}
+DEFAULTS = {
+    "metric": [],
+    "callback": [],
+    "schedule": {},
+    "freeze": [],
+    "parameter_groups": None,
+    "pretrain": None,
+    "metric_every": 100,
+    "max_grad_norm": 1.0,
+    "precision": "auto",
+    "cache_feature": False,
+}
+DATASET = {"train", "eval", "batch_transforms", "batch_size", "eval_batch_size", "num_workers"}
+PRECISIONS = ("auto", "no", "bf16", "fp16")
+RUNTIME = {"dataset.train": ("data_dir",), "dataset.eval": ("data_dir",), "optimizer": ("params",)}
+
+
+@dataclass
+class Settings:
+    """What the command line decides about a run.
+
+    Attributes:
+        data_dir: folder that dataset files are relative to.
+        save_dir: folder of all runs.
+        seed: fixes initial weights, order and augmentation of the data, and all noise.
+        device: `auto`, `cpu` or a CUDA device.
+    """
+
+    data_dir: Path
+    save_dir: Path
+    seed: int = 42
+    device: str = "auto"
+
+    def folder(self, cfg_file: str | Path) -> Path:
+        """Return where the run of a config file writes."""
+        return self.save_dir / Path(cfg_file).name.removesuffix(".py") / str(self.seed)
+
+
+def complete(cfg: dict) -> dict:
+    """Return the config with defaults filled in, after checking all of it.
+
+    Raises:
+        ConfigError: names every fault at once: unknown sections, classes and arguments, missing ones, wrong types.
+    """
+    found = [f"{key}: unknown section; {suggest(key, REQUIRED | DEFAULTS.keys())}" for key in cfg.keys() - REQUIRED - DEFAULTS.keys()]
+    found += [f"{key}: missing" for key in REQUIRED - cfg.keys()]
+    cfg = DEFAULTS | cfg
+    dataset = cfg.get("dataset", {})
+    found += [f"dataset.{key}: unknown; {suggest(key, DATASET)}" for key in dataset.keys() - DATASET]
+    found += [f"dataset.{key}: missing" for key in DATASET - dataset.keys()]
+    found += faults(cfg, "", RUNTIME)
+    for key in ("total_steps", "eval_every", "metric_every"):
+        if key in cfg and not (type(cfg[key]) is int and cfg[key] > 0):
+            found.append(f"{key}: a number of steps, 1 or more, not {cfg[key]!r}")
+    if cfg["precision"] not in PRECISIONS:
+        found.append(f"precision: {cfg['precision']!r}; {suggest(str(cfg['precision']), PRECISIONS)}")
+    if found:
+        raise ConfigError("\n".join(sorted(found)))
+    return cfg
+
+
+def make_accelerator(device: str, precision: str) -> Accelerator:
+    """Return the engine for device and mixed precision.
+
+    `auto` precision is fp16 with gradient scaling on CUDA, bf16 on CPUs with native bf16 instructions, else none.
+
+    Raises:
+        ConfigError: the device is not there, or cannot do that precision.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {device!r}: use auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: this PyTorch finds no CUDA device; use --device cpu")
+    cpu = device == "cpu" or not torch.cuda.is_available()
+    if precision == "auto":
+        precision = ("bf16" if native_bf16() else "no") if cpu else "fp16"
+    if cpu and precision == "fp16":
+        raise ConfigError("precision: fp16 needs a CUDA device; use auto, bf16 or no")
+    AcceleratorState._reset_state(True)  # a second run in this process may use another precision
+    return Accelerator(mixed_precision=precision, cpu=cpu)
+
+
+def native_bf16() -> bool:
+    """Tell whether this CPU multiplies bf16 in hardware (AVX512-BF16 or AMX); emulated bf16 is slower than float32."""
+    probes = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    return any(probe() for probe in probes if probe is not None)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators; on CUDA also ask for deterministic kernels where there are any."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    if torch.cuda.is_available():
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def build_run(cfg: dict, settings: Settings, folder: Path | None, features: dict | None = None) -> Run:
+    """Build data, model, losses, optimizer and callbacks of a completed config.
+
+    Args:
+        cfg: from `complete`.
+        settings: of the command line.
+        folder: where the run writes; None for evaluation only.
+        features: backbone features kept by earlier runs of this process, see `cached`.
+
+    Raises:
+        ConfigError, DataError, WeightsError: what cannot be built, and why.
+    """
+    accelerator = make_accelerator(settings.device, cfg["precision"])
+    seed_everything(settings.seed)
+    section = cfg["dataset"]
+    data = {split: build(section[split], f"dataset.{split}", data_dir=settings.data_dir) for split in ("train", "eval")}
+    network = build(cfg["model"], "model")
+    freeze(network, cfg["freeze"])
+    groups = parameter_groups(network, cfg["parameter_groups"], cfg["optimizer"].get("lr"))
+    network.to(accelerator.device)
+    optimizer = build(cfg["optimizer"], "optimizer", params=groups)
+    transforms = build(section["batch_transforms"], "dataset.batch_transforms")
+    if cfg["cache_feature"]:
+        for split in data:
+            data[split] = cached(data[split], cfg, split, network, transforms, settings, features)
+    inputs = tuple(inspect.signature(network.forward).parameters)  # before Accelerate wraps it
+    network, optimizer = accelerator.prepare(network, optimizer)
+    workers, pin = section["num_workers"], accelerator.device.type == "cuda"
+    run = Run(
+        model=network,
+        loss=build(cfg["loss"], "loss"),
+        metric=build(cfg["metric"], "metric"),
+        optimizer=optimizer,
+        accelerator=accelerator,
+        callbacks=build(cfg["callback"], "callback"),
+        batch_transforms=transforms,
+        train_batches=lambda step: batches(
+            data["train"],
+            section["batch_size"],
+            seed=settings.seed,
+            start_step=step,
+            total_steps=cfg["total_steps"],
+            num_workers=workers,
+            pin_memory=pin,
+        ),
+        eval_batches=lambda: eval_batches(
+            data["eval"], section["eval_batch_size"], num_workers=workers, pin_memory=pin
+        ),
+        setters={},
+        total_steps=cfg["total_steps"],
+        eval_every=cfg["eval_every"],
+        metric_every=cfg["metric_every"],
+        max_grad_norm=cfg["max_grad_norm"],
+        seed=settings.seed,
+        cfg=cfg,
+        source_id=data["eval"].source_id,
+        inputs=inputs,
+        folder=folder,
+    )
+    for path, node in scheduled(cfg["schedule"]):
+        run.setters[path] = (setter(run, path), build(node, f"schedule.{path}"))
+    return run
+
+
+def scheduled(node: dict, path: str = "") -> Iterator[tuple[str, dict]]:
+    """Yield (path of what is driven, config of its schedule) of the `schedule` section."""
+    for key, child in node.items():
+        here = f"{path}.{key}" if path else key
+        if not isinstance(child, dict):
+            raise ConfigError(f"schedule.{here}: a schedule is a dict with a type, not {child!r}")
+        if "type" in child:
+            yield here, child
+        else:
+            yield from scheduled(child, here)
+
+
+def setter(run: Run, path: str) -> Any:
+    """Return the function that sets a scheduled value.
+
+    `optimizer.lr_factor` multiplies the rates that the config gives the optimizer; any other path starts with `model`
+    and leads to a plain number inside it.
+
+    Raises:
+        ConfigError: the path leads nowhere, or to something that is not a number.
+    """
+    if path == "optimizer.lr_factor":
+        base = [group["lr"] for group in run.optimizer.param_groups]
+
+        def scale_rates(factor: float) -> None:
+            for group, rate in zip(run.optimizer.param_groups, base, strict=True):
+                group["lr"] = rate * factor
+
+        return scale_rates
+    first, *steps = path.split(".")
+    if first != "model" or not steps:
+        raise ConfigError(f"schedule.{path}: a schedule drives 'optimizer.lr_factor' or a number inside 'model'")
+    owner = run.accelerator.unwrap_model(run.model)
+    for step in steps[:-1]:
+        owner = getattr(owner, step, None)
+    if not isinstance(getattr(owner, steps[-1], None), (int, float)):
+        numbers = [k for k, v in vars(owner).items() if isinstance(v, float)] if owner is not None else []
+        raise ConfigError(f"schedule.{path}: no number of this name in the model; {suggest(steps[-1], numbers)}")
+    return lambda value: setattr(owner, steps[-1], value)
+
+
+def cached(
+    dataset: Dataset, cfg: dict, split: str, network: nn.Module, transforms: list, settings: Settings, known: dict | None
+) -> WithFeature:
+    """Return the dataset with the frozen backbone's features of every image, computed once.
+
+    Raises:
+        ConfigError: the dataset augments at random, or the backbone trains, so that features change.
+    """
+    drawn = [type(t).__name__ for t in dataset.transforms if t.is_random]
+    if drawn:
+        raise ConfigError(f"cache_feature: dataset.{split} augments at random ({', '.join(drawn)}); set it to False")
+    if any(parameter.requires_grad for parameter in network.backbone.parameters()):
+        raise ConfigError("cache_feature: the backbone is not frozen; add 'backbone\\..*' to freeze or set it to False")
+    section = cfg["dataset"]
+    key = configs.fingerprint({"data": section[split] | {"keys": ["image"]}, "backbone": cfg["model"]["backbone"]})
+    known = {} if known is None else known
+    if key not in known:
+        device = next(network.parameters()).device
+        network.backbone.eval()
+        parts: list[Tensor] = []
+        with torch.no_grad():
+            for batch in eval_batches(dataset, section["eval_batch_size"], num_workers=section["num_workers"]):
+                batch = {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
+                for transform in transforms:
+                    batch = transform(batch, None)
+                parts.append(network.backbone(batch["image"]).cpu())
+        known[key] = torch.cat(parts)
+        log.info("kept %s features of dataset.%s, %s", len(dataset), split, tuple(known[key].shape[1:]))
+    return WithFeature(dataset, known[key])
+
+
+def load_weights(run: Run, source: Path) -> dict:
+    """Load a whole model from a checkpoint (ours, or a published one); return the facts stored with it.
+
+    Raises:
+        CheckpointError: it does not fit; names and shapes are listed.
+    """
+    file = checkpoint.find(source)
+    tensors, info = checkpoint.read(file)
+    network = run.accelerator.unwrap_model(run.model)
+    if published.is_published(tensors):
+        tensors = published.translate(tensors, network)
+    checkpoint.assign(network, tensors, str(file))
+    run.step = info.get("step", run.total_steps)
+    return info
+
+
+def load_pretrained(run: Run, source: Path) -> None:
+    """Load what the config's `pretrain` takes from stage 1 (or, without `pretrain`, initial weights for all).
+
+    Raises:
+        CheckpointError: it does not fit; names and shapes are listed.
+    """
+    file = checkpoint.find(source)
+    tensors, _ = checkpoint.read(file)
+    network = run.accelerator.unwrap_model(run.model)
+    modules = run.cfg["pretrain"]["modules"] if run.cfg["pretrain"] else None
+    if published.is_published(tensors):
+        tensors = published.translate(tensors, network, modules)
+    loaded = checkpoint.assign(network, tensors, str(file), modules)
+    print(f"weights of {', '.join(modules) if modules else 'the whole model'} from {file} ({len(loaded)} tensors)")
+
+
+def resume(run: Run) -> bool:
+    """Bring a run back to its `last` checkpoint; return False if there is none.
+
+    Raises:
+        ConfigError: that checkpoint was made under another config; the difference is shown.
+        CheckpointError: it is damaged.
+    """
+    folder = next((run.folder / name for name in ("last", "last.old") if (run.folder / name).is_dir()), None)
+    if folder is None:
+        return False
+    state = checkpoint.read_state(folder)
+    difference = configs.diff(json.loads(state["config"]), run.cfg)
+    if difference:
+        raise ConfigError("\n  ".join([f"{folder} was made under another config:", *difference]))
+    tensors, _ = checkpoint.read(folder / checkpoint.WEIGHTS)
+    checkpoint.assign(run.accelerator.unwrap_model(run.model), tensors, str(folder))
+    restore(run, state)
+    print(f"resumed {folder} at step {run.step} of {run.total_steps}")
+    return True
+
+
+def write_description(run: Run, cfg_file: str | Path) -> None:
+    """Write `config.json` (resolved), `config.txt` (a leaf per line) and `env.json` into the run folder."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / "config.json").write_text(json.dumps(run.cfg, indent=1) + "\n")
+    (run.folder / "config.txt").write_text("\n".join(configs.show(run.cfg)) + "\n")
+    required = Path(__file__).resolve().parent.parent / "requirements.txt"
+    lines = required.read_text().splitlines() if required.exists() else []
+    names = [match[0] for line in lines if (match := re.match(r"[A-Za-z0-9_.-]+", line))]
+    facts = {
+        "config": str(cfg_file),
+        "command": sys.argv,
+        "seed": run.seed,
+        "git_commit": git_commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": str(run.device),
+        "precision": run.accelerator.mixed_precision,
+        "threads": torch.get_num_threads(),
+        "packages": {name: metadata.version(name) for name in names if _installed(name)},
+    }
+    (run.folder / "env.json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def git_commit() -> str | None:
+    """Return the commit of this code, `-dirty` if changed since; None outside a git checkout."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,201 @@
+"""What `train.py` and `eval.py` do: find or make stage 1, train, score, report; errors of use as one message."""
+
+import logging
+import os
+import shlex
+import shutil
+import signal
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from . import config
+from .datum.lmdb import DataError
+from .experiment import Settings, build_run, complete, load_pretrained, load_weights, resume, write_description
+from .learn import checkpoint
+from .learn.checkpoint import CheckpointError
+from .learn.loop import Run, TrainingStopped, train
+from .learn.report import evaluate_and_report
+from .model.backbone import WeightsError
+from .registry import ConfigError
+
+DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
+
+
+def guarded(job: Callable[[], int]) -> int:
+    """Run a job; turn what a user can get wrong into one message and exit code 2, Ctrl-C into 130."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger(__package__).setLevel(logging.INFO)
+    try:
+        return job()
+    except (ConfigError, DataError, CheckpointError, WeightsError, TrainingStopped) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def train_command(options: Namespace, command: list[str]) -> int:
+    """Train a config (stage 1 before it, if asked), score its best checkpoint and draw pictures.
+
+    Args:
+        options: of `train.py`; `demo` means to make the dataset and stage 1 where they are missing.
+        command: the command line, to be repeated with `--resume` in messages.
+    """
+    cfg = complete(config.load(options.cfg_file, options.overrides))
+    if options.demo:
+        options.data_dir = options.data_dir or "data"
+        options.with_pretrain = True
+        make_shapes(Path(options.data_dir), cfg)
+    settings = Settings(data_folder(options.data_dir), Path(options.save_dir), options.seed, options.device)
+    features: dict = {}
+    source = find_pretrained(cfg, settings, options, features)
+    run = train_one(cfg, options.cfg_file, settings, source, options.resume, features, command)
+    if run.metric:
+        file = checkpoint.find(run.folder / "best")
+        load_weights(run, file)
+        print(f"\nscores of the best checkpoint, step {run.step}, on {cfg['dataset']['eval']['file']}:")
+        report(run, file, run.folder / "eval", options.viz)
+    return DONE
+
+
+def data_folder(path: str | None) -> Path:
+    """Return the folder of the datasets.
+
+    Raises:
+        ConfigError: not given, or not there.
+    """
+    if path is None:
+        raise ConfigError("--data_dir is missing: the folder that holds the converted datasets (see convert.py --help)")
+    if not Path(path).is_dir():
+        raise ConfigError(f"--data_dir {path!r}: no such folder; make datasets with convert.py (see its --help)")
+    return Path(path)
+
+
+def report(run: Run, file: Path, out: Path, viz: int) -> None:
+    """Score the loaded weights of a checkpoint file and write the results to a folder."""
+    evaluate_and_report(run, out, viz, {"checkpoint": str(file), "checkpoint_sha256": checkpoint.file_hash(file)})
+
+
+def eval_command(options: Namespace) -> int:
+    """Score a checkpoint on the evaluation split; write `eval.json` and pictures."""
+    file = checkpoint.find(options.ckpt_file)
+    if options.cfg_file is None:
+        _, info = checkpoint.read(file)
+        if "config" not in info:
+            raise ConfigError(f"--cfg_file is missing, and {file} does not hold its config")
+        cfg = config.override(info["config"], options.overrides)
+    else:
+        cfg = config.load(options.cfg_file, options.overrides)
+    settings = Settings(data_folder(options.data_dir), save_dir=Path(), seed=options.seed, device=options.device)
+    run = build_run(complete(cfg) | {"cache_feature": False}, settings, folder=None)
+    load_weights(run, file)
+    report(run, file, Path(options.out) if options.out else file.parent / "eval", options.viz)
+    return DONE
+
+
+def make_shapes(data_dir: Path, cfg: dict) -> None:
+    """Render the demo dataset once, at the place where the config reads it."""
+    from .datum import shapes
+
+    folders = {(data_dir / cfg["dataset"][split]["file"]).parent for split in ("train", "eval")}
+    for folder in folders:
+        if not (folder / "val.lmdb").exists() or not (folder / "train.lmdb").exists():
+            print(f"making the demo dataset in {folder}")
+            shapes.convert(folder, force=True)
+
+
+def find_pretrained(cfg: dict, settings: Settings, options: Namespace, features: dict) -> Path | None:
+    """Return the checkpoint that training starts from, if the config or the user names one.
+
+    That is `--ckpt_file`, otherwise the best checkpoint of the stage-1 config under `--save_dir` for the same seed;
+    `--with_pretrain` makes it where it is missing.
+
+    Raises:
+        ConfigError: stage 1 is missing; the text holds the command that makes it.
+    """
+    if options.ckpt_file is not None:
+        return checkpoint.find(options.ckpt_file)
+    if cfg["pretrain"] is None:
+        return None
+    file = Path(options.cfg_file).parent / cfg["pretrain"]["config"]
+    knobs = [f"{key}={value!r}" for key, value in cfg["pretrain"].get("knobs", {}).items()]
+    folder = settings.folder(file)
+    if (folder / "best").is_dir():
+        return checkpoint.find(folder / "best")
+    again = ["python", "train.py", "--cfg_file", str(file), "--data_dir", str(settings.data_dir)]
+    again += ["--save_dir", str(settings.save_dir), "--seed", str(settings.seed), *knobs]
+    if not options.with_pretrain:
+        raise ConfigError(
+            f"pretrain: {options.cfg_file} starts from stage 1, and {folder / 'best'} does not exist. Make it with\n"
+            f"  {shlex.join(again)}\nor add --with_pretrain to do so first, or give its checkpoint by --ckpt_file"
+        )
+    print(f"stage 1: {file}")
+    stage1 = complete(config.load(file, knobs))
+    train_one(stage1, str(file), settings, None, True, features, again)
+    print(f"stage 2: {options.cfg_file}")
+    return checkpoint.find(folder / "best")
+
+
+def train_one(
+    cfg: dict, cfg_file: str, settings: Settings, source: Path | None, resumed: bool, features: dict, command: list[str]
+) -> Run:
+    """Build and train one run; return it finished.
+
+    Args:
+        source: checkpoint to start from, or None.
+        resumed: continue from `last` where there is one.
+        features: kept between the runs of this process, see `experiment.cached`.
+        command: what to tell the user to repeat when interrupted.
+
+    Raises:
+        KeyboardInterrupt: stopped by Ctrl-C; `last` was saved.
+    """
+    folder = settings.folder(cfg_file)
+    run = build_run(cfg, settings, folder, features)
+    if not (resumed and folder.exists() and resume(run)):
+        set_aside(folder)
+        if source is not None:
+            load_pretrained(run, source)
+        write_description(run, cfg_file)
+    with stopping_at_interrupt(run):
+        train(run)
+    if run.stop:
+        again = shlex.join(command if "--resume" in command else [*command, "--resume"])
+        print(f"\ninterrupted at step {run.step}; saved {folder / 'last'}. To continue:\n  {again}", file=sys.stderr)
+        raise KeyboardInterrupt
+    return run
+
+
+def set_aside(folder: Path) -> None:
+    """Rename the folder of an earlier run, so that nothing in it is lost; an empty or missing folder is left alone."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not any((folder / name).exists() for name in ("last", "best", "last.old")):
+        shutil.rmtree(folder)  # a run that never saved anything
+        return
+    number = 1
+    while (other := folder.with_name(f"{folder.name}-earlier-{number}")).exists():
+        number += 1
+    folder.rename(other)
+    print(f"an earlier run was moved to {other} (use --resume to continue one)")
+
+
+@contextmanager
+def stopping_at_interrupt(run: Run) -> Iterator[None]:
+    """Let the first Ctrl-C end training after the present step; the second ends it at once."""
+
+    def stop(number: int, frame: object) -> None:
+        if run.stop:
+            raise KeyboardInterrupt
+        run.stop = True
+        print("\nstopping after this step (Ctrl-C again: at once, without saving)", file=sys.stderr)
+
+    previous = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,3 @@
+from . import callback, checkpoint, loop, loss, metric, optimizer, path, schedule
+
+__all__ = ["callback", "checkpoint", "loop", "loss", "metric", "optimizer", "path", "schedule"]

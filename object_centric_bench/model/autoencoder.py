@@ -1,0 +1,175 @@
+"""Tokenizers: an encoder, a quantizer, and for the first training stage a decoder."""
+
+import logging
+
+from torch import Tensor, nn
+
+from object_centric_bench.model.freezing import Freezable, no_grad_if_frozen
+from object_centric_bench.model.sizes import require_equal, require_shape
+from object_centric_bench.model.weights import WeightsError, find_on_hub, read_file
+from object_centric_bench.registry import register
+
+TAESD = "madebyollin/taesd"
+TAESD_FILE = "diffusion_pytorch_model.safetensors"
+
+log = logging.getLogger(__name__)
+
+
+@register
+class Tokenizer(Freezable):
+    """A vector-quantized autoencoder: input to latents, latents to codes, codes to an image.
+
+    Stays in eval mode and without autograd while all of it is frozen. `latent_mix`, a plain attribute that a schedule
+    may set, is the share of the unquantized latent in what the decoder sees; gradient passes the quantizer straight
+    through to the encoder.
+
+    Args:
+        encoder: maps the input to latents (b c h w).
+        quantizer: maps latents to codes.
+        decoder: maps latents to an image; None where codes are all that is wanted.
+        latent_mix: 0 decodes codes, 1 decodes latents.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, quantizer: nn.Module, decoder: nn.Module | None = None, latent_mix: float = 0.0
+    ):
+        super().__init__()
+        require_equal(("encoder's dim", encoder.dim, "quantizer's dim", quantizer.dim))
+        if decoder is not None:
+            require_equal(("quantizer's dim", quantizer.dim, "decoder's dim", decoder.dim))
+        self.encoder = encoder
+        self.quantizer = quantizer
+        self.decoder = decoder
+        self.latent_mix = latent_mix
+
+    def forward(self, feature: Tensor, sample: bool = False) -> dict[str, Tensor]:
+        """Tokenize, and decode if there is a decoder.
+
+        Args:
+            feature: (b c h w) float, what the encoder takes.
+            sample: draw codes instead of taking the nearest; who trains on the codes decides, as a frozen tokenizer
+                is in eval mode itself.
+
+        Returns:
+            latent: (b c h w) float.
+            code: (b h w) int64.
+            quantized: (b c h w) float.
+            mixed: (b c h w) float, with a decoder only: blend of latent and quantized.
+            reconstruction: (b 3 h w) float, with a decoder only.
+        """
+        with no_grad_if_frozen(self):
+            latent = self.encoder(feature)
+            code, quantized = self.quantizer(latent, sample)
+            output = {"latent": latent, "code": code, "quantized": quantized}
+            if self.decoder is None:
+                return output
+            mixed = quantized
+            if self.latent_mix > 0:
+                mixed = self.latent_mix * latent + (1 - self.latent_mix) * quantized
+            reconstruction = self.decoder(latent + (mixed - latent).detach())  # straight through
+            return {**output, "mixed": mixed, "reconstruction": reconstruction}
+
+
+@register
+class FeatureEncoder(nn.Module):
+    """Encode a backbone's features: three 3x3 convolutions, then a norm and a 1x1 convolution to the code width.
+
+    Zhao et al., 2025 (VQ-VFM-OCL). No activation stands between the last norms, as in the reference.
+
+    Args:
+        input_dim: channels of the features.
+        dim: channels of the latents.
+        hidden_dim: channels in between; None means `input_dim`.
+    """
+
+    def __init__(self, input_dim: int, dim: int, hidden_dim: int | None = None):
+        super().__init__()
+        width = hidden_dim or input_dim
+        self.input_dim, self.dim = input_dim, dim
+        self.convs = nn.ModuleList(nn.Conv2d(size, width, 3, padding=1) for size in (input_dim, width, width))
+        self.norms = nn.ModuleList(nn.GroupNorm(1, width) for _ in range(3))
+        self.activation = nn.SiLU()
+        self.to_latent = nn.Conv2d(width, dim, 1)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Map features (b c h w) to latents (b d h w)."""
+        require_shape("feature", feature, (None, self.input_dim, None, None))
+        hidden = self.activation(self.norms[0](self.convs[0](feature)))
+        hidden = self.activation(self.norms[1](self.convs[1](hidden)))
+        return self.to_latent(self.norms[2](self.convs[2](hidden)))
+
+
+@register
+class ImageDecoder(nn.Module):
+    """Decode latents to an image of 8 times their size: 1x1 convolutions, a pixel shuffle, then most of TAESD.
+
+    Zhao et al., 2025 (VQ-VFM-OCL); TAESD is madebyollin's distilled decoder of Stable Diffusion, here its layers 2
+    to 18 but for the first upsampling. Its range conversion y -> 2 y - 1 is kept although images are
+    ImageNet-normalised, as in the reference.
+
+    Args:
+        dim: channels of the latents.
+        hidden_dim: channels before the pixel shuffle.
+        width: channels after it; TAESD has 64.
+        pretrained: start from TAESD's weights.
+        weights: local file of them (diffusers format); None asks the hub and its cache.
+
+    Raises:
+        WeightsError: TAESD's weights cannot be had, or `width` is not theirs.
+    """
+
+    def __init__(
+        self, dim: int, hidden_dim: int = 256, width: int = 64, pretrained: bool = True, weights: str | None = None
+    ):
+        super().__init__()
+        if weights is not None and not pretrained:
+            raise ValueError(f"weights {weights!r} are given but pretrained is False")
+        self.dim = dim
+        self.from_latent = nn.Conv2d(dim, hidden_dim, 1)
+        self.upscale = nn.Sequential(
+            nn.Conv2d(hidden_dim, hidden_dim, 1),
+            nn.GroupNorm(1, hidden_dim),
+            nn.SiLU(),
+            nn.Conv2d(hidden_dim, 4 * width, 1),
+            nn.PixelShuffle(2),
+            nn.GroupNorm(1, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 1),
+        )
+        self.norm = nn.GroupNorm(1, width)
+        self.activation = nn.SiLU()
+        layers = taesd_decoder_layers(width, pretrained, weights)
+        self.taesd = nn.ModuleDict({str(index): layers[index] for index in (*range(2, 5), *range(6, 19))})
+        if not pretrained:
+            log.warning("image decoder starts from random weights")
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Map latents (b c h w) to images (b 3 8h 8w), ImageNet-normalised like the images it learns from."""
+        hidden = self.activation(self.norm(self.upscale(self.from_latent(latent))))
+        for layer in self.taesd.values():
+            hidden = layer(hidden)
+        return 2 * hidden - 1
+
+
+def taesd_decoder_layers(width: int, pretrained: bool, weights: str | None) -> nn.Sequential:
+    """Return the 19 layers of TAESD's decoder, numbered as by their authors.
+
+    Raises:
+        WeightsError: its weights cannot be had or have another width.
+    """
+    from diffusers import AutoencoderTiny  # takes seconds to import
+
+    widths = (width,) * 4
+    layers = AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths).decoder.layers
+    if not pretrained:
+        return layers
+    source = weights if weights is not None else find_on_hub(TAESD, [TAESD_FILE], "the image decoder (TAESD)")
+    state = read_file(source)
+    prefix = "decoder.layers."
+    # The reference loads them in half precision; rounding keeps a start from the same numbers.
+    state = {key.removeprefix(prefix): value.half().float() for key, value in state.items() if key.startswith(prefix)}
+    try:
+        layers.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(f"{source} does not fit a TAESD decoder of width {width}: {error}") from error
+    return layers

@@ -1,0 +1,118 @@
+"""Autoregressive transformer decoder: predicts the code of each place from the slots and the codes before it."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from object_centric_bench.model.position import LearnedPosition
+from object_centric_bench.model.sizes import require_shape
+from object_centric_bench.registry import register
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases: of tokens to themselves, or to a context."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float):
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.to_qkv = nn.Linear(dim, 3 * dim, bias=False)  # query, key and value stacked
+        self.to_out = nn.Linear(dim, dim, bias=False)
+        nn.init.xavier_uniform_(self.to_qkv.weight)
+
+    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        """Attend from tokens (b n d) to a context (b s d), or without one causally to the tokens up to each."""
+        if context is None:
+            query, key, value = self.to_qkv(tokens).chunk(3, dim=-1)
+        else:
+            dim = tokens.shape[-1]
+            query = functional.linear(tokens, self.to_qkv.weight[:dim])
+            key, value = functional.linear(context, self.to_qkv.weight[dim:]).chunk(2, dim=-1)
+        query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, dropout_p=self.dropout if self.training else 0.0, is_causal=context is None
+        )
+        return self.to_out(mixed.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Causal self-attention, attention to the slots, MLP; each normed before and added after."""
+
+    def __init__(self, dim: int, num_heads: int, hidden_dim: int, dropout: float, first: bool):
+        super().__init__()
+        # The first block gets tokens that the decoder has normed already, as in SLATE.
+        self.norm_self = nn.Identity() if first else nn.LayerNorm(dim, bias=False)
+        self.self_attention = Attention(dim, num_heads, dropout)
+        self.norm_cross = nn.LayerNorm(dim, bias=False)
+        self.cross_attention = Attention(dim, num_heads, dropout)
+        self.norm_mlp = nn.LayerNorm(dim, bias=False)
+        self.mlp_in = nn.Linear(dim, hidden_dim, bias=False)
+        self.mlp_out = nn.Linear(hidden_dim, dim, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, slots: Tensor) -> Tensor:
+        """Update tokens (b n d) from the ones before them and from slots (b s d)."""
+        tokens = tokens + self.dropout(self.self_attention(self.norm_self(tokens)))
+        tokens = tokens + self.dropout(self.cross_attention(self.norm_cross(tokens), slots))
+        hidden = self.dropout(functional.gelu(self.mlp_in(self.norm_mlp(tokens))))
+        return tokens + self.dropout(self.mlp_out(hidden))
+
+
+@register
+class AutoregressiveTransformer(nn.Module):
+    """Transformer decoder over the grid of codes in raster order, teacher-forced.
+
+    Singh et al., ICLR 2022 (SLATE), as in the reference: frozen code vectors are the token embeddings, slots are used
+    raw, and there is neither bias nor final norm. Deviation: layers start independently, not as copies of one.
+
+    Args:
+        grid: [h, w] of the codes.
+        dim: width of tokens and slots.
+        num_codes: classes that are predicted.
+        num_layers, num_heads, dropout: of the transformer.
+        hidden_dim: of its MLPs; None means `4 * dim`.
+    """
+
+    def __init__(
+        self,
+        grid: list[int],
+        dim: int,
+        num_codes: int,
+        num_layers: int = 4,
+        num_heads: int = 4,
+        hidden_dim: int | None = None,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"dim {dim} is no multiple of num_heads {num_heads}")
+        self.grid, self.dim, self.num_codes = list(grid), dim, num_codes
+        self.start = nn.Parameter(torch.randn(1, 1, dim) * dim**-0.5)
+        self.position = LearnedPosition(grid[0] * grid[1], dim)
+        self.norm = nn.LayerNorm(dim, bias=False)
+        self.layers = nn.ModuleList(
+            Block(dim, num_heads, hidden_dim or 4 * dim, dropout, first=index == 0) for index in range(num_layers)
+        )
+        self.head = nn.Linear(dim, num_codes, bias=False)
+
+    def forward(self, quantized: Tensor, slots: Tensor) -> Tensor:
+        """Predict codes.
+
+        Args:
+            quantized: (b d h w) float, code vectors; place i is predicted from those before i.
+            slots: (b s d) float.
+
+        Returns:
+            (b k h w) float, logits.
+
+        Raises:
+            ValueError: another grid or width than configured.
+        """
+        require_shape("quantized", quantized, (None, self.dim, *self.grid))
+        require_shape("slots", slots, (quantized.shape[0], None, self.dim))
+        tokens = quantized.flatten(2).transpose(1, 2)  # b n d
+        start = self.start.expand(len(tokens), -1, -1)
+        tokens = self.norm(self.position(torch.cat([start, tokens[:, :-1]], dim=1)))
+        for layer in self.layers:
+            tokens = layer(tokens, slots)
+        return self.head(tokens).transpose(1, 2).unflatten(2, self.grid)

@@ -1,0 +1,76 @@
+"""Initial slots."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from object_centric_bench.model.mlp import MLP
+from object_centric_bench.model.sizes import require_shape
+from object_centric_bench.registry import register
+
+
+@register
+class PerSlotGaussian(nn.Module):
+    """One trained Gaussian per slot, sampled in training; in eval mode its mean, so that evaluation is deterministic.
+
+    Jia et al., ICLR 2023 (BO-QSA), learned slot queries; the noise around them is the reference's.
+    """
+
+    def __init__(self, num_slots: int, dim: int):
+        super().__init__()
+        if num_slots < 1:
+            raise ValueError(f"num_slots is at least 1, got {num_slots}")
+        self.num_slots, self.dim = num_slots, dim
+        self.mean = nn.Parameter(torch.empty(1, num_slots, dim))
+        self.log_std = nn.Parameter(torch.full((1, num_slots, dim), -0.5 * math.log(dim)))
+        nn.init.xavier_uniform_(self.mean[0])
+
+    def forward(self, batch_size: int) -> Tensor:
+        """Return initial slots (b s d) float."""
+        mean = self.mean.expand(batch_size, -1, -1)
+        if not self.training:
+            return mean
+        return mean + self.log_std.exp() * torch.randn_like(mean)
+
+
+@register
+class SharedGaussian(nn.Module):
+    """One trained Gaussian for all slots, sampled in training and in evaluation: identical slots could not separate.
+
+    Locatello et al., NeurIPS 2020. The number of slots may be chosen anew in every call.
+    """
+
+    def __init__(self, num_slots: int, dim: int):
+        super().__init__()
+        if num_slots < 1:
+            raise ValueError(f"num_slots is at least 1, got {num_slots}")
+        self.num_slots, self.dim = num_slots, dim
+        self.mean = nn.Parameter(torch.empty(1, 1, dim))
+        self.log_std = nn.Parameter(torch.empty(1, 1, dim))
+        bound = math.sqrt(3 / dim)  # what Xavier's rule gives for this shape in the reference
+        nn.init.uniform_(self.mean, -bound, bound)
+        nn.init.uniform_(self.log_std, -bound, bound)
+
+    def forward(self, batch_size: int, num_slots: int | None = None) -> Tensor:
+        """Return initial slots (b s d) float."""
+        mean = self.mean.expand(batch_size, num_slots or self.num_slots, -1)
+        return mean + self.log_std.exp() * torch.randn_like(mean)
+
+
+@register
+class BoxMLP(nn.Module):
+    """Slots from boxes of the first frame (Kipf et al., ICLR 2022, conditional SAVi).
+
+    An empty box is four zeros; two of them give two equal slots, which stay equal in eval mode.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int | None = None):
+        super().__init__()
+        self.dim = dim
+        self.mlp = MLP([4, hidden_dim or dim, dim])
+
+    def forward(self, box: Tensor) -> Tensor:
+        """Map boxes (b s 4) float, left, top, right, bottom in 0..1, to slots (b s d) float."""
+        require_shape("box", box, (None, None, 4))
+        return self.mlp(box)

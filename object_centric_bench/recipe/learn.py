@@ -1,0 +1,34 @@
+"""Ingredients for learning: optimizer with its schedule, segmentation with its metric, logging with checkpoints."""
+
+
+def adam_with_warmup(lr: float, total_steps: int, max_grad_norm: float = 1.0) -> dict:
+    """Adam; its rate rises linearly over the first 5 % of the steps, then falls to a thousandth along a cosine.
+
+    Evaluation is due every 1/40 of the run.
+    """
+    factor = dict(type="LinearCosine", warmup_steps=total_steps // 20, total_steps=total_steps, start=0.0, peak=1.0, final=1e-3)
+    return dict(
+        optimizer=dict(type="Adam", lr=lr),
+        schedule=dict(optimizer=dict(lr_factor=factor)),
+        total_steps=total_steps,
+        eval_every=max(total_steps // 40, 1),
+        max_grad_norm=max_grad_norm,
+    )
+
+
+def segmentation(mask: str, size: list[int], best: str = "mbo") -> dict:
+    """Masks at `mask` become index maps of `size` [h, w], scored by ARI, mBO, mIoU; the best checkpoint is by `best`."""
+    return dict(
+        metric=[dict(type="Segmentation", prediction="output.segment", target="batch.segment")],
+        callback=[dict(type="MaskToSegment", mask=mask, size=size), *keeping(best, higher=True)],
+    )
+
+
+def reconstruction() -> dict:
+    """Stage 1: the target is the picture at the reconstruction's size; the best checkpoint has the lowest error."""
+    return dict(callback=[dict(type="ReconstructionTarget"), *keeping("recon", higher=False)])
+
+
+def keeping(best: str, higher: bool) -> list[dict]:
+    """Return the callbacks that every run has: the log, and the checkpoints `last` and `best`."""
+    return [dict(type="Log"), dict(type="Save", best=best, higher=higher)]

@@ -1,0 +1,32 @@
+"""What all tests share: where the reference numbers and the raw sample data lie."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SHARED = REPOSITORY.parent / "shared"
+GOLDEN = Path(os.environ.get("OCL_GOLDEN_DIR", SHARED / "golden"))
+
+
+def require(path: Path) -> Path:
+    """Return the path; skip the test where it is missing, or fail it in CI (OCL_REQUIRE_DATA=1), which has it."""
+    if path.exists():
+        return path
+    message = f"{path} is missing: reference numbers and raw samples are kept beside the repository"
+    if os.environ.get("OCL_REQUIRE_DATA") == "1":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the reference numbers."""
+    return require(GOLDEN)
+
+
+@pytest.fixture(scope="session")
+def raw() -> Path:
+    """Folder of the small raw datasets in their official layouts."""
+    return require(SHARED / "data" / "raw")

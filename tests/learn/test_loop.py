@@ -1,0 +1,177 @@
+"""The loop: order of events, resuming to the bit, averages, stopping."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from object_centric_bench.learn import checkpoint
+from object_centric_bench.learn.callback import Log, Save, restore
+from object_centric_bench.learn.loop import EVENTS, TrainingStopped, evaluate, train
+
+from .conftest import make_batch, squared_error
+
+
+class Recorder:
+    def __init__(self, stop_at=None):
+        self.events, self.stop_at = [], stop_at
+        for event in EVENTS:
+            setattr(self, event, lambda run, event=event: self.record(run, event))
+
+    def record(self, run, event):
+        self.events.append((event, run.step, run.measuring))
+        if event == "after_step" and run.step == self.stop_at:
+            run.stop = True
+
+
+def lines(run):
+    return [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+
+
+def load_last(run):
+    tensors, _ = checkpoint.read(run.folder / "last" / checkpoint.WEIGHTS)
+    checkpoint.assign(run.model, tensors, "last")
+    restore(run, checkpoint.read_state(run.folder / "last"))
+
+
+def test_events_come_in_order_and_metrics_only_when_due(make_run):
+    recorder = Recorder()
+    train(make_run(total_steps=2, eval_every=2, callbacks=[recorder]))
+    assert recorder.events == [
+        ("before_train", 0, False),
+        ("before_step", 0, True),  # metrics at step 0, 5, 10 ...
+        ("after_forward", 0, True),
+        ("after_step", 1, True),
+        ("before_step", 1, False),
+        ("after_forward", 1, False),
+        ("after_step", 2, False),
+        ("after_forward", 2, True),
+        ("after_forward", 2, True),
+        ("after_eval", 2, False),
+        ("after_train", 2, False),
+    ]
+
+
+def test_evaluation_averages_over_images_not_batches(make_run):
+    run = make_run()
+    evaluate(run)
+    values = []
+    with torch.no_grad():
+        for index in range(100, 104):
+            batch = make_batch([index])
+            values.append(float(squared_error(batch, run.model(batch["image"]))))
+    assert run.result["error"] == pytest.approx(sum(values) / 4, abs=1e-6)
+    expected = [float(make_batch([i])["image"][0, 0] > 0) for i in (100, 102)]
+    assert run.result["above"] == sum(expected) / 2
+    assert run.excluded["above"] == 2
+
+
+def test_evaluation_repeats_itself_and_leaves_training_noise_alone(make_run):
+    run = make_run(loss=lambda batch, output: output["value"].mean() + torch.randn(()))
+    before = torch.get_rng_state()
+    evaluate(run)
+    first = run.result
+    evaluate(run)
+    assert run.result == first
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("stop_at", [3, 4, 7])
+def test_stopping_saving_and_resuming_ends_at_the_same_bits(make_run, stop_at):
+    whole = make_run("whole")
+    train(whole)
+
+    first = make_run("parts", callbacks=[Log(every=2, tensorboard=False), Save("error", False), Recorder(stop_at)])
+    train(first)
+    assert first.step == stop_at
+    second = make_run("parts", callbacks=[Log(every=2, tensorboard=False), Save("error", False), Recorder()])
+    load_last(second)
+    assert second.step == stop_at
+    train(second)
+
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name
+    evals = [[row for row in lines(run) if row["split"] == "eval"] for run in (whole, second)]
+    assert evals[0] == evals[1]
+    best = [checkpoint.read(run.folder / "best" / checkpoint.WEIGHTS) for run in (whole, second)]
+    assert best[0][1] == best[1][1]
+    assert all(torch.equal(best[0][0][name], best[1][0][name]) for name in best[0][0])
+
+
+def test_resuming_drops_log_lines_of_steps_that_will_be_taken_again(make_run):
+    run = make_run()
+    train(run)
+    with (run.folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps({"split": "train", "step": 99}) + '\n{"split": "tr')
+    again = make_run(callbacks=[Log(every=2, tensorboard=False)])
+    again.step = 6
+    for callback in again.callbacks:
+        callback.before_train(again)
+    assert {row["step"] for row in lines(run)} == {2, 4, 6}
+
+
+def test_log_holds_means_of_the_steps_since_the_line_before(make_run):
+    run = make_run(callbacks=[Log(every=3, tensorboard=False)])
+    losses = []
+
+    class Keep:
+        def after_step(self, run):
+            losses.append(float(run.losses["error"].detach()))
+
+    run.callbacks.append(Keep())
+    train(run)
+    rows = [row for row in lines(run) if row["split"] == "train"]
+    assert [row["step"] for row in rows] == [3, 6, 9, 12]
+    assert rows[1]["loss/error"] == pytest.approx(sum(losses[3:6]) / 3, rel=1e-6)
+    assert rows[0]["score/above"] in (0.0, 0.5, 1.0)  # measured at step 0
+    assert "score/above" not in rows[2]  # steps 6 to 8: not due
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(make_run, value):
+    def bad(batch, output):
+        return squared_error(batch, output) * (value if int(batch["index"][0]) == 18 else 1.0)
+
+    run = make_run(loss=bad)
+    with pytest.raises(TrainingStopped) as caught:
+        train(run)
+    text = str(caught.value)
+    assert "step 6" in text
+    assert f"error {value}" in text
+    assert str(run.folder / "last") in text
+    assert all(torch.isfinite(p).all() for p in run.model.parameters())
+    _, info = checkpoint.read(run.folder / "last" / checkpoint.WEIGHTS)
+    assert info["step"] == 4
+
+
+def test_weights_that_are_not_finite_are_never_saved(make_run):
+    run = make_run()
+    with torch.no_grad():
+        run.model.head.weight.fill_(math.nan)
+    with pytest.raises(TrainingStopped, match="not finite"):
+        run.callbacks[1].after_train(run)
+    assert not (run.folder / "last").exists()
+
+
+def test_best_is_kept_by_the_score_named(make_run):
+    run = make_run(total_steps=3, eval_every=100)
+    save = run.callbacks[1]
+    for value, step in [(3.0, 1), (1.0, 2), (2.0, 3)]:
+        run.step, run.result = step, {"error": value}
+        save.after_eval(run)
+    assert checkpoint.read(run.folder / "best" / checkpoint.WEIGHTS)[1]["step"] == 2
+    assert checkpoint.read(run.folder / "last" / checkpoint.WEIGHTS)[1]["step"] == 3
+    with pytest.raises(TrainingStopped, match="'mbo'"):
+        Save("mbo", True).after_eval(run)
+
+
+def test_frozen_parts_stay_in_eval_mode_while_training(make_run):
+    class Modes:
+        def after_forward(self, run):
+            if not run.measuring:
+                modes.append((run.model.training, run.model.backbone.training))
+
+    modes = []
+    train(make_run(callbacks=[Modes()]))
+    assert set(modes) == {(True, False)}

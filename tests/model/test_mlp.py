@@ -1,0 +1,42 @@
+import pytest
+import torch
+from torch import nn
+
+from object_centric_bench.model.mlp import MLP, zero_biases
+from object_centric_bench.model.position import LearnedPosition
+
+
+def test_mlp_is_norm_linear_activation_linear():
+    module = MLP([4, 8, 3], norm=True)
+    tokens = torch.randn(2, 5, 4)
+    hidden = nn.functional.gelu(module.layers[0](module.norm(tokens)))
+    assert torch.equal(module(tokens), module.layers[1](hidden))
+    linear = MLP([4, 8, 3], activation=None, dropout=0.5).eval()
+    assert torch.equal(linear(tokens), linear.layers[1](linear.layers[0](tokens)))
+    linear.train()
+    assert not torch.equal(linear(tokens), linear(tokens))
+
+
+def test_mlp_refuses_bad_arguments():
+    with pytest.raises(ValueError, match="at least an input and an output"):
+        MLP([4])
+    with pytest.raises(ValueError, match="got 'tanh'"):
+        MLP([4, 3], activation="tanh")
+
+
+def test_zero_biases_leaves_norms_and_weights():
+    module = nn.Sequential(nn.Linear(3, 3), nn.GRUCell(3, 3), nn.Conv2d(3, 3, 1), nn.LayerNorm(3))
+    nn.init.ones_(module[3].bias)
+    zero_biases(module)
+    assert not any(value.any() for value in (module[0].bias, module[1].bias_ih, module[1].bias_hh, module[2].bias))
+    assert module[3].bias.all()
+    assert module[0].weight.all()
+
+
+def test_learned_position():
+    module = LearnedPosition(length=1000, dim=16)
+    assert module.embedding.std().item() == pytest.approx(0.88, abs=0.01)
+    tokens = torch.zeros(2, 7, 16)
+    assert torch.equal(module(tokens)[1], module.embedding[0, :7])
+    with pytest.raises(ValueError, match="do not fit positions"):
+        module(torch.zeros(1, 1001, 16))

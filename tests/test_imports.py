@@ -1,0 +1,72 @@
+"""Dependencies point one way, as docs/design.md draws them."""
+
+import ast
+
+from .conftest import REPOSITORY
+
+PACKAGE = REPOSITORY / "object_centric_bench"
+BASE = {"registry", "config", "recipe", "commandline"}
+ALLOWED = {
+    "registry": set(),
+    "recipe": {"recipe"},
+    "config": {"registry"},
+    "commandline": set(),
+    "datum": {"datum", "registry"},
+    "model": {"model", "registry"},
+    "learn": {"learn", "registry"},
+    "experiment": {"datum", "model", "learn", "registry", "config"},
+    "job": {"experiment", "datum", "model", "learn", "registry", "config"},
+}
+ROOTS = {"config-": BASE - {"commandline"}, "train.py": BASE | {"job"}, "eval.py": BASE | {"job"}, "convert.py": BASE | {"datum"}}
+
+
+def edges(path):
+    """Yield the names of this project's modules that a file imports: `datum`, `learn`, `registry` ..."""
+    inside = path.relative_to(REPOSITORY).parts
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            if node.level and inside[0] == PACKAGE.name:
+                parts = [*inside[:-1]][: len(inside) - node.level] + (node.module or "").split(".")
+            else:
+                parts = (node.module or "").split(".")
+            parts = [part for part in parts if part]
+            if parts[:1] == [PACKAGE.name]:
+                yield from [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith(f"{PACKAGE.name}."):
+                    yield alias.name.split(".")[1]
+
+
+def test_imports_point_one_way():
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).parts
+        owner = parts[0].removesuffix(".py")
+        if owner != "__init__":
+            wrong += [f"{'/'.join(parts)} imports {name}" for name in edges(path) if name not in ALLOWED[owner]]
+    scripts = [*REPOSITORY.glob("*.py"), *REPOSITORY.glob("config-*/*.py")]
+    for path in scripts:
+        name = str(path.relative_to(REPOSITORY))
+        allowed = next(value for key, value in ROOTS.items() if name.startswith(key))
+        wrong += [f"{name} imports {edge}" for edge in edges(path) if edge not in allowed]
+    assert not wrong
+    assert any(True for path in scripts for _ in edges(path)), "the walk found no import at all"
+
+
+def test_base_layer_is_standard_library_only():
+    import sys
+
+    files = [PACKAGE / "registry.py", PACKAGE / "config.py", PACKAGE / "commandline.py", *(PACKAGE / "recipe").glob("*.py")]
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            foreign = [n for n in names if n.split(".")[0] not in sys.stdlib_module_names | {PACKAGE.name}]
+            assert not foreign, f"{path.name} imports {foreign}"
+
+
+def test_package_root_stays_empty_and_scripts_short():
+    assert (PACKAGE / "__init__.py").read_text() == ""
+    for name in ("convert.py", "train.py", "eval.py"):
+        assert len((REPOSITORY / name).read_text().splitlines()) <= 100, name

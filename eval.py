@@ -7,7 +7,7 @@ from object_centric_bench import commandline
 
 EXAMPLES = """examples:
   python eval.py --ckpt_file save/vvo_tfd-shapes/42 --data_dir data
-  python eval.py --cfg_file config-dinosaur/dinosaur_r-coco.py --ckpt_file dinosaur_r-coco.pth --data_dir data --viz 32"""
+  python eval.py --cfg_file config-dinosaur/dinosaur_r-coco.py --ckpt_file best.pth --data_dir data --viz 32"""
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -1,6 +1,6 @@
 """What the demo configs share: EfficientNet-Lite0 at 128x128, slots of width 64, runs of minutes on a CPU."""
 
-from object_centric_bench.recipe import backbone, dataset, learn, vvo
+from object_centric_bench.recipe import backbone, dataset, learn, model, vvo
 
 RESOLUTION = 128  # pixels
 NUM_CODES = 256
@@ -8,8 +8,21 @@ SLOT_DIM = 64
 
 
 def efficientnet(grid):
-    """Return the backbone: its levels of stride 4, 8 and 16 side by side on one grid."""
-    return backbone.efficientnet_lite0(RESOLUTION, levels=[1, 2, 3], grid=[grid, grid])
+    """Return the backbone: its levels of stride 2 and 8 side by side on one grid."""
+    return backbone.efficientnet_lite0(RESOLUTION, levels=[0, 2], grid=[grid, grid])
+
+
+def with_positions(method, grid):
+    """Return a method that trains in minutes: positions start as waves, and tokens carry them too.
+
+    The features of early convolutions, unlike a transformer's, do not tell where they are.
+    """
+    position = model.fourier([grid, grid], SLOT_DIM)
+    parts = method["model"]
+    parts["projection"] = dict(type="Positioned", projection=parts["projection"], position=position)
+    parts["decoder"] |= dict(position=position)
+    parts["initializer"] |= dict(std=0.3)
+    return method
 
 
 def stage2(method, mask, total_steps, lr, batch_size, pretrain=None):

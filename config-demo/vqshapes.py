@@ -5,7 +5,7 @@ from object_centric_bench.recipe import dataset, vvo
 from ._parts import NUM_CODES, RESOLUTION, SLOT_DIM, efficientnet
 
 
-def config(grid=16, batch_size=32, total_steps=400, lr=2e-3):
+def config(grid=16, batch_size=16, total_steps=250, lr=2e-3):
     cfg = vvo.stage1(
         efficientnet(grid),
         dataset.shapes(RESOLUTION, batch_size, segment=False),

@@ -18,9 +18,22 @@ from typing import Any
 
 from .registry import ConfigError, children, suggest
 
+DEFAULTS = {
+    "metric": [],
+    "metric_every": 100,  # steps between two measurements on training batches
+    "callback": [],
+    "schedule": {},
+    "freeze": [],  # regular expressions that match whole parameter names
+    "parameter_groups": None,
+    "pretrain": None,
+    "max_grad_norm": 1.0,
+    "precision": "auto",
+    "cache_feature": False,  # compute the frozen backbone's features once; for data that is not augmented
+}
+
 
 def load(file: str | Path, overrides: list[str] | None = None, **knobs: Any) -> dict:
-    """Return the resolved config of a file.
+    """Return the resolved config of a file, with the defaults of sections it leaves out.
 
     Args:
         file: path of the config file.
@@ -50,7 +63,11 @@ def load(file: str | Path, overrides: list[str] | None = None, **knobs: Any) -> 
     if found:
         raise ConfigError("\n".join(found))
     cfg = _call(function, file, knobs)
-    found = list(_not_plain(cfg, "")) or list(_override(cfg, values, list(allowed)))
+    found = list(_not_plain(cfg, ""))
+    if not found:
+        cfg |= {key: value for key, value in DEFAULTS.items() if key not in cfg}
+        cfg = json.loads(json.dumps(cfg))  # a part that one dict object stands for twice becomes two
+        found = list(_override(cfg, values, list(allowed)))
     if found:
         raise ConfigError("\n".join(f"{file}: {message}" for message in found))
     return cfg

@@ -36,18 +36,6 @@ from .registry import ConfigError, build, faults, suggest
 log = logging.getLogger(__name__)
 
 REQUIRED = {"dataset", "model", "loss", "optimizer", "total_steps", "eval_every"}
-DEFAULTS = {
-    "metric": [],
-    "callback": [],
-    "schedule": {},
-    "freeze": [],
-    "parameter_groups": None,
-    "pretrain": None,
-    "metric_every": 100,
-    "max_grad_norm": 1.0,
-    "precision": "auto",
-    "cache_feature": False,
-}
 DATASET = {"train", "eval", "batch_transforms", "batch_size", "eval_batch_size", "num_workers"}
 PRECISIONS = ("auto", "no", "bf16", "fp16")
 RUNTIME = {"dataset.train": ("data_dir",), "dataset.eval": ("data_dir",), "optimizer": ("params",)}
@@ -80,9 +68,12 @@ def complete(cfg: dict) -> dict:
     Raises:
         ConfigError: names every fault at once: unknown sections, classes and arguments, missing ones, wrong types.
     """
-    found = [f"{key}: unknown section; {suggest(key, REQUIRED | DEFAULTS.keys())}" for key in cfg.keys() - REQUIRED - DEFAULTS.keys()]
+    found = [
+        f"{key}: unknown section; {suggest(key, REQUIRED | configs.DEFAULTS.keys())}"
+        for key in cfg.keys() - REQUIRED - configs.DEFAULTS.keys()
+    ]
     found += [f"{key}: missing" for key in REQUIRED - cfg.keys()]
-    cfg = DEFAULTS | cfg
+    cfg = configs.DEFAULTS | cfg
     dataset = cfg.get("dataset", {})
     found += [f"dataset.{key}: unknown; {suggest(key, DATASET)}" for key in dataset.keys() - DATASET]
     found += [f"dataset.{key}: missing" for key in DATASET - dataset.keys()]
@@ -160,7 +151,8 @@ def build_run(cfg: dict, settings: Settings, folder: Path | None, features: dict
     transforms = build(section["batch_transforms"], "dataset.batch_transforms")
     if cfg["cache_feature"]:
         for split in data:
-            data[split] = cached(data[split], cfg, split, network, transforms, settings, features)
+            with accelerator.autocast():
+                data[split] = cached(data[split], cfg, split, network, transforms, features)
     inputs = tuple(inspect.signature(network.forward).parameters)  # before Accelerate wraps it
     network, optimizer = accelerator.prepare(network, optimizer)
     workers, pin = section["num_workers"], accelerator.device.type == "cuda"
@@ -242,7 +234,7 @@ def setter(run: Run, path: str) -> Any:
 
 
 def cached(
-    dataset: Dataset, cfg: dict, split: str, network: nn.Module, transforms: list, settings: Settings, known: dict | None
+    dataset: Dataset, cfg: dict, split: str, network: nn.Module, transforms: list, known: dict | None
 ) -> WithFeature:
     """Return the dataset with the frozen backbone's features of every image, computed once.
 
@@ -255,7 +247,7 @@ def cached(
     if any(parameter.requires_grad for parameter in network.backbone.parameters()):
         raise ConfigError("cache_feature: the backbone is not frozen; add 'backbone\\..*' to freeze or set it to False")
     section = cfg["dataset"]
-    key = configs.fingerprint({"data": section[split] | {"keys": ["image"]}, "backbone": cfg["model"]["backbone"]})
+    key = configs.fingerprint({"data": image_only(section[split]), "backbone": cfg["model"]["backbone"]})
     known = {} if known is None else known
     if key not in known:
         device = next(network.parameters()).device
@@ -270,6 +262,12 @@ def cached(
         known[key] = torch.cat(parts)
         log.info("kept %s features of dataset.%s, %s", len(dataset), split, tuple(known[key].shape[1:]))
     return WithFeature(dataset, known[key])
+
+
+def image_only(split: dict) -> dict:
+    """Return what of a dataset's config decides how its images look: two stages may read different keys beside them."""
+    transforms = [t | {"keys": ["image"]} for t in split["transforms"] if "image" in t["keys"]]
+    return split | {"keys": ["image"], "transforms": transforms}
 
 
 def load_weights(run: Run, source: Path) -> dict:

@@ -105,7 +105,7 @@ def make_shapes(data_dir: Path, cfg: dict) -> None:
     for folder in folders:
         if not (folder / "val.lmdb").exists() or not (folder / "train.lmdb").exists():
             print(f"making the demo dataset in {folder}")
-            shapes.convert(folder, force=True)
+            shapes.convert(folder, workers=os.cpu_count() or 1, force=True)
 
 
 def find_pretrained(cfg: dict, settings: Settings, options: Namespace, features: dict) -> Path | None:

@@ -39,7 +39,8 @@ def suggest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    return f"known: {', '.join(known)}" if known else "nothing is known here"
+    more = f", ... ({len(known) - 20} more)" if len(known) > 20 else ""
+    return f"known: {', '.join(known[:20])}{more}" if known else "nothing is known here"
 
 
 def children(node: Any) -> Iterator[tuple[str, Any]]:

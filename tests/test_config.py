@@ -5,12 +5,13 @@ import subprocess
 import sys
 
 import pytest
-from .conftest import REPOSITORY
 from hypothesis import given
 from hypothesis import strategies as st
 
 from object_centric_bench import config
 from object_centric_bench.registry import ConfigError
+
+from .conftest import REPOSITORY
 
 FILES = sorted(file for file in REPOSITORY.glob("config-*/*.py") if not file.name.startswith("_"))
 
@@ -50,7 +51,7 @@ def test_every_config_loads_survives_json_and_has_no_faults(path):
 
 
 def test_loading_and_printing_configs_imports_no_torch():
-    code = "import sys; import train; train.main(['--print_cfg']); sys.exit(any(m in sys.modules for m in ['torch', 'cv2']))"
+    code = "import sys, train; train.main(['--print_cfg']); sys.exit(bool({'torch', 'cv2'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "model.type = " in done.stdout
@@ -137,7 +138,9 @@ def test_the_command_shows_and_compares(file, capsys):
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1, max_size=2), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1, max_size=2), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 

@@ -17,7 +17,12 @@ ALLOWED = {
     "experiment": {"datum", "model", "learn", "registry", "config"},
     "job": {"experiment", "datum", "model", "learn", "registry", "config"},
 }
-ROOTS = {"config-": BASE - {"commandline"}, "train.py": BASE | {"job"}, "eval.py": BASE | {"job"}, "convert.py": BASE | {"datum"}}
+ROOTS = {
+    "config-": BASE - {"commandline"},
+    "train.py": BASE | {"job"},
+    "eval.py": BASE | {"job"},
+    "convert.py": BASE | {"datum"},
+}
 
 
 def edges(path):
@@ -57,7 +62,12 @@ def test_imports_point_one_way():
 def test_base_layer_is_standard_library_only():
     import sys
 
-    files = [PACKAGE / "registry.py", PACKAGE / "config.py", PACKAGE / "commandline.py", *(PACKAGE / "recipe").glob("*.py")]
+    files = [
+        PACKAGE / "registry.py",
+        PACKAGE / "config.py",
+        PACKAGE / "commandline.py",
+        *(PACKAGE / "recipe").glob("*.py"),
+    ]
     for path in files:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []

@@ -30,7 +30,10 @@ def test_build_constructs_depth_first_and_takes_runtime_arguments():
 
 
 def test_every_fault_is_named_at_once_with_its_path_and_a_suggestion():
-    cfg = {"model": {"type": "Model", "decoder": {"type": "Decoder", "num_layer": 2}, "extra": 1}, "x": {"type": "Modle"}}
+    cfg = {
+        "model": {"type": "Model", "decoder": {"type": "Decoder", "num_layer": 2}, "extra": 1},
+        "x": {"type": "Modle"},
+    }
     with pytest.raises(ConfigError) as caught:
         check(cfg, "")
     lines = str(caught.value).splitlines()

@@ -273,3 +273,8 @@ class Normalize:
             )
         mean, std = self.constants[device]
         return (picture - mean).div_(std)
+
+    def invert(self, picture: Tensor) -> Tensor:
+        """Return what was normalised, rounded and cut to [0, 255]: (b c h w) uint8."""
+        mean, std = (torch.tensor(values, device=picture.device)[:, None, None] for values in (self.mean, self.std))
+        return (picture * std + mean).round().clip(0, 255).to(torch.uint8)

@@ -112,7 +112,7 @@ class Log:
         values = {f"loss/{name}": value for name, value in zip(names, means, strict=False)}
         values["loss"] = sum(value for value in means[:-1] if value is not None)
         values |= {f"score/{name}": value for name, value in self.average.result().items()}
-        values |= {"grad_norm": means[-1], "seconds_per_step": seconds}
+        values |= {"grad_norm": means[-1], "seconds_per_step": seconds, "lr": run.optimizer.param_groups[0]["lr"]}
         values |= {name: schedule(run.step - 1) for name, (_, schedule) in run.setters.items()}
         self._write(run, {"split": "train", "step": run.step, **values})
         left = seconds * (run.total_steps - run.step)
@@ -141,8 +141,9 @@ class Log:
     def _write(self, run: Run, row: dict[str, Any]) -> None:
         if run.folder is None:
             return
+        row = {name: _or_null(value) for name, value in row.items()}
         with (run.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(row, allow_nan=False) + "\n")
         if self.writer is not None:
             for name, value in row.items():
                 if isinstance(value, (int, float)) and name != "step":
@@ -154,6 +155,11 @@ def _step(line: str) -> int:
         return json.loads(line)["step"]
     except (json.JSONDecodeError, KeyError, TypeError):  # a line cut by a crash is dropped
         return sys.maxsize
+
+
+def _or_null(value: Any) -> Any:
+    """Return None for a number that JSON cannot hold: now and then a gradient scaled for fp16 overflows."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _duration(seconds: float) -> str:

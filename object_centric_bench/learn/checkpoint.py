@@ -140,19 +140,26 @@ def assign(model: nn.Module, tensors: dict[str, Tensor], source: str, prefixes: 
 
     expected = {name for name in target if wanted(name)}
     found = {name for name in tensors if wanted(name)}
-    problems = [f"missing: {name} {tuple(target[name].shape)}" for name in sorted(expected - found)]
-    problems += [f"unexpected: {name} {tuple(tensors[name].shape)}" for name in sorted(found - expected)]
-    problems += [
-        f"shape: {name} is {tuple(tensors[name].shape)}, the model has {tuple(target[name].shape)}"
-        for name in sorted(expected & found)
-        if tensors[name].shape != target[name].shape
+    common = sorted(expected & found)
+    different = [name for name in common if tensors[name].shape != target[name].shape]
+    shapes = [
+        f"{name} is {tuple(tensors[name].shape)}, the model has {tuple(target[name].shape)}" for name in different
     ]
-    problems += [f"the model has no part {prefix!r}" for prefix in prefixes or [] if not _has(expected, prefix)]
+    problems = [
+        *_listed("missing", [f"{name} {tuple(target[name].shape)}" for name in sorted(expected - found)]),
+        *_listed("unexpected", [f"{name} {tuple(tensors[name].shape)}" for name in sorted(found - expected)]),
+        *_listed("shape", shapes),
+        *_listed("no such part", [prefix for prefix in prefixes or [] if not _has(expected, prefix)]),
+    ]
     if problems:
-        more = [f"... and {len(problems) - 20} more"] if len(problems) > 20 else []
-        raise CheckpointError("\n  ".join([f"{source} does not fit this model:", *problems[:20], *more]))
+        raise CheckpointError("\n  ".join([f"{source} does not fit this model:", *problems]))
     model.load_state_dict({name: tensors[name] for name in expected}, strict=False)
     return sorted(expected)
+
+
+def _listed(kind: str, entries: list[str], most: int = 12) -> list[str]:
+    more = [f"{kind}: {len(entries) - most} more"] if len(entries) > most else []
+    return [f"{kind}: {entry}" for entry in entries[:most]] + more
 
 
 def _has(names: set[str], prefix: str) -> bool:

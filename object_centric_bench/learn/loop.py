@@ -143,6 +143,8 @@ def train(run: Run) -> None:
         emit(run, "after_step")
         if run.step % run.eval_every == 0 or run.step == run.total_steps:
             evaluate(run)
+            check_finite(run, {name: run.result[name] for name in run.loss}, run.step)
+            emit(run, "after_eval")
     emit(run, "after_train")
 
 
@@ -172,7 +174,7 @@ def check_finite(run: Run, losses: dict[str, float], step: int) -> None:
 
 @torch.no_grad()
 def evaluate(run: Run, observe: Callable[[Run], None] | None = None) -> None:
-    """Score the model on the evaluation split; sets `run.result` and `run.excluded`, emits `after_eval`.
+    """Score the model on the evaluation split; sets `run.result` and `run.excluded`.
 
     Losses average over images, metrics over the images they are defined for. Random draws of the model come from a
     generator of their own, so that evaluating changes neither the training that follows nor, repeated, its own result.
@@ -199,4 +201,3 @@ def evaluate(run: Run, observe: Callable[[Run], None] | None = None) -> None:
                 observe(run)
     run.result, run.excluded = average.result(), average.excluded()
     run.measuring = False
-    emit(run, "after_eval")

@@ -71,6 +71,7 @@ class AutoregressiveTransformer(nn.Module):
         num_codes: classes that are predicted.
         num_layers, num_heads, dropout: of the transformer.
         hidden_dim: of its MLPs; None means `4 * dim`.
+        position: embeds the places; None = vectors that start at random, as in the reference.
     """
 
     def __init__(
@@ -82,13 +83,14 @@ class AutoregressiveTransformer(nn.Module):
         num_heads: int = 4,
         hidden_dim: int | None = None,
         dropout: float = 0.0,
+        position: nn.Module | None = None,
     ):
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"dim {dim} is no multiple of num_heads {num_heads}")
         self.grid, self.dim, self.num_codes = list(grid), dim, num_codes
         self.start = nn.Parameter(torch.randn(1, 1, dim) * dim**-0.5)
-        self.position = LearnedPosition(grid[0] * grid[1], dim)
+        self.position = LearnedPosition(grid[0] * grid[1], dim) if position is None else position
         self.norm = nn.LayerNorm(dim, bias=False)
         self.layers = nn.ModuleList(
             Block(dim, num_heads, hidden_dim or 4 * dim, dropout, first=index == 0) for index in range(num_layers)

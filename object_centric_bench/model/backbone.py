@@ -38,7 +38,8 @@ class Backbone(Freezable):
         grid: [h, w] of the feature map; None keeps that of the model, or that of the finest of several levels.
         interpolation: how an image is brought to `resolution`, never with antialiasing.
         final_norm: apply a transformer's final norm.
-        normalize: norm each level over its channels, without trained scale, so that levels weigh alike.
+        normalize: norm each level over its channels at every place, without trained scale, so that levels weigh alike.
+        level_scale: a factor per level, which makes them weigh alike too but keeps the contrast between places.
         mean, std: of the images that the model was trained on, for values in [0, 1]; None takes timm's record, or
             ImageNet's statistics. Images arrive with ImageNet's and are converted.
         trainable: let the parameters be trained.
@@ -61,6 +62,7 @@ class Backbone(Freezable):
         interpolation: str = "bicubic",
         final_norm: bool = True,
         normalize: bool = False,
+        level_scale: list[float] | None = None,
         mean: list[float] | None = None,
         std: list[float] | None = None,
         trainable: bool = False,
@@ -72,11 +74,14 @@ class Backbone(Freezable):
             raise ValueError(f"interpolation is 'bilinear' or 'bicubic', got {interpolation!r}")
         if weights is not None and not pretrained:
             raise ValueError(f"weights {weights!r} are given but pretrained is False")
+        if level_scale is not None and (isinstance(level, int) or len(level_scale) != len(level)):
+            raise ValueError(f"level_scale needs one factor per level of {level}, got {level_scale}")
         self.provider = provider
         self.resolution = list(resolution)
         self.interpolation = interpolation
         self.final_norm = final_norm
         self.normalize = normalize
+        self.level_scale = level_scale
         levels = [level] if isinstance(level, int) else list(level)
         if provider == "timm":
             self.model, self.levels, info = _build_timm(name, self.resolution, levels, pretrained, weights, options)
@@ -90,6 +95,9 @@ class Backbone(Freezable):
             default_mean, default_std = IMAGENET_MEAN, IMAGENET_STD
         else:
             raise ValueError(f"provider is 'timm' or 'transformers', got {provider!r}")
+        convolutional = provider == "timm" and not hasattr(self.model, "patch_embed")
+        self.memory_format = torch.channels_last if convolutional else torch.contiguous_format  # twice as fast on CPUs
+        self.model.to(memory_format=self.memory_format)
         if not pretrained:
             log.warning("backbone %s starts from random weights", name)
         self.level_dims = [dim for dim, _ in info]
@@ -129,8 +137,12 @@ class Backbone(Freezable):
                 image = functional.interpolate(image, self.resolution, mode=self.interpolation, align_corners=False)
             if self.converts:
                 image = image * self.scale + self.shift
+            image = image.contiguous(memory_format=self.memory_format)
             features = self._timm_features(image) if self.provider == "timm" else self._transformers_features(image)
-            return torch.cat([self._to_grid(feature) for feature in features], dim=1)
+            features = [self._to_grid(feature) for feature in features]
+            if self.level_scale is not None:
+                features = [feature * scale for feature, scale in zip(features, self.level_scale, strict=True)]
+            return torch.cat(features, dim=1)
 
     def _timm_features(self, image: Tensor) -> list[Tensor]:
         return self.model.forward_intermediates(

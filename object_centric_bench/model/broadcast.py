@@ -21,14 +21,15 @@ class BroadcastMLP(nn.Module):
     Args:
         grid: [h, w] of the map.
         dims: widths: of slots, hidden layers, and the map; a mask logit is added to the last.
+        position: embeds the places; None = vectors that start at random, as in the reference.
     """
 
-    def __init__(self, grid: list[int], dims: list[int]):
+    def __init__(self, grid: list[int], dims: list[int], position: nn.Module | None = None):
         super().__init__()
         if len(dims) < 2:
             raise ValueError(f"dims names at least the slots' and the map's width, got {dims}")
         self.grid, self.dim, self.output_dim = list(grid), dims[0], dims[-1]
-        self.position = LearnedPosition(grid[0] * grid[1], dims[0])
+        self.position = LearnedPosition(grid[0] * grid[1], dims[0]) if position is None else position
         dims = [*dims[:-1], dims[-1] + 1]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(dims))
 

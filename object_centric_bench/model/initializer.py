@@ -15,15 +15,22 @@ class PerSlotGaussian(nn.Module):
     """One trained Gaussian per slot, sampled in training; in eval mode its mean, so that evaluation is deterministic.
 
     Jia et al., ICLR 2023 (BO-QSA), learned slot queries; the noise around them is the reference's.
+
+    Args:
+        num_slots: number of Gaussians.
+        dim: their channels.
+        std: standard deviation to start from; None = dim ** -0.5, as in the reference.
     """
 
-    def __init__(self, num_slots: int, dim: int):
+    def __init__(self, num_slots: int, dim: int, std: float | None = None):
         super().__init__()
         if num_slots < 1:
             raise ValueError(f"num_slots is at least 1, got {num_slots}")
+        if std is not None and std <= 0:
+            raise ValueError(f"std must be positive, got {std}")
         self.num_slots, self.dim = num_slots, dim
         self.mean = nn.Parameter(torch.empty(1, num_slots, dim))
-        self.log_std = nn.Parameter(torch.full((1, num_slots, dim), -0.5 * math.log(dim)))
+        self.log_std = nn.Parameter(torch.full((1, num_slots, dim), math.log(std or dim**-0.5)))
         nn.init.xavier_uniform_(self.mean[0])
 
     def forward(self, batch_size: int) -> Tensor:

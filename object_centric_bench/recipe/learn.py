@@ -6,7 +6,9 @@ def adam_with_warmup(lr: float, total_steps: int, max_grad_norm: float = 1.0) ->
 
     Evaluation is due every 1/40 of the run.
     """
-    factor = dict(type="LinearCosine", warmup_steps=total_steps // 20, total_steps=total_steps, start=0.0, peak=1.0, final=1e-3)
+    factor = dict(
+        type="LinearCosine", warmup_steps=total_steps // 20, total_steps=total_steps, start=0.0, peak=1.0, final=1e-3
+    )
     return dict(
         optimizer=dict(type="Adam", lr=lr),
         schedule=dict(optimizer=dict(lr_factor=factor)),
@@ -31,4 +33,4 @@ def reconstruction() -> dict:
 
 def keeping(best: str, higher: bool) -> list[dict]:
     """Return the callbacks that every run has: the log, and the checkpoints `last` and `best`."""
-    return [dict(type="Log"), dict(type="Save", best=best, higher=higher)]
+    return [dict(type="Log", every=50), dict(type="Save", best=best, higher=higher)]

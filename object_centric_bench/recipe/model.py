@@ -9,6 +9,11 @@ def projection(dim: int, slot_dim: int, linear: bool = False) -> dict:
     return dict(type="MLP", dims=dims, norm=True)
 
 
+def fourier(grid: list[int], dim: int) -> dict:
+    """Positions that start from sines and cosines: what decoders need that train for minutes, not hours."""
+    return dict(type="FourierPosition", grid=grid, dim=dim)
+
+
 def gaussian_slots(num_slots: int, dim: int) -> dict:
     """Slots drawn from one learned Gaussian each, refined by slot attention in three iterations."""
     return dict(

@@ -8,7 +8,14 @@ LOGIT_SCALE = 2.35  # inverse temperature of sampling codes: reached at the end 
 
 
 def stage1(
-    backbone: Backbone, dataset: dict, code_dim: int, num_codes: int, decoder: dict, total_steps: int, lr: float, anneal: bool
+    backbone: Backbone,
+    dataset: dict,
+    code_dim: int,
+    num_codes: int,
+    decoder: dict,
+    total_steps: int,
+    lr: float,
+    anneal: bool,
 ) -> dict:
     """Learn to quantize features such that the image can be decoded from the codes.
 

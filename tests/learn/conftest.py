@@ -1,10 +1,9 @@
 """A run small enough to follow by hand: a linear model on numbers."""
 
+import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
-
-import pytest
 
 from object_centric_bench.learn.callback import Log, Save
 from object_centric_bench.learn.loop import Run

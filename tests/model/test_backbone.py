@@ -136,6 +136,13 @@ def test_levels_weigh_alike_when_normalised():
     feature = backbone(torch.randn(1, 3, 64, 64))
     torch.testing.assert_close(feature[:, :40].mean(dim=1), torch.zeros(1, 8, 8), rtol=0, atol=1e-5)
     torch.testing.assert_close(feature[:, :40].std(dim=1, correction=0), torch.ones(1, 8, 8), rtol=0, atol=1e-3)
+    plain = Backbone("timm", LITE0, [64, 64], level=[2, 3], weights=PACKAGE, grid=[8, 8])
+    scaled = Backbone("timm", LITE0, [64, 64], level=[2, 3], weights=PACKAGE, grid=[8, 8], level_scale=[0.5, 2.0])
+    image = torch.randn(2, 3, 64, 64)
+    factor = torch.tensor([0.5] * 40 + [2.0] * 112)[:, None, None]
+    torch.testing.assert_close(scaled(image), plain(image) * factor)
+    with pytest.raises(ValueError, match="one factor per level"):
+        Backbone("timm", LITE0, [64, 64], level=[2], weights=PACKAGE, level_scale=[1.0, 2.0])
 
 
 def complete_lite0():

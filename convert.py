@@ -8,6 +8,7 @@ import signal
 import sys
 from types import ModuleType
 
+from object_centric_bench import commandline
 from object_centric_bench.datum import coco, shapes
 from object_centric_bench.datum.lmdb import DataError
 
@@ -54,9 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser, module: ModuleType) -> None:
 
 def main(arguments: list[str]) -> int:
     """Convert; return the exit code: 0, 2 for anything the user can set right, 130 after Ctrl-C."""
-    # --src-dir is --src_dir; values are left alone
-    spelled = [re.sub(r"^--[\w-]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), text) for text in arguments]
-    options = vars(make_parser().parse_args(spelled))
+    options = vars(make_parser().parse_args(commandline.spelled(arguments)))
     module = DATASETS[options.pop("dataset")]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that unfinished files are removed
     try:

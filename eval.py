@@ -6,7 +6,7 @@ import sys
 from object_centric_bench import commandline
 
 EXAMPLES = """examples:
-  python eval.py --ckpt_file save/vvo_tfd-shapes/42 --data_dir data
+  python eval.py --ckpt_file save/vvo_mlp-shapes/42 --data_dir data
   python eval.py --cfg_file config-dinosaur/dinosaur_r-coco.py --ckpt_file best.pth --data_dir data --viz 32"""
 
 

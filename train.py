@@ -7,7 +7,7 @@ from pathlib import Path
 from object_centric_bench import commandline, config
 from object_centric_bench.registry import ConfigError
 
-DEMO = "config-demo/vvo_tfd-shapes.py"
+DEMO = "config-demo/vvo_mlp-shapes.py"
 EXAMPLES = """examples:
   python train.py                                      the demo: makes data, trains both stages, scores, draws
   python train.py --cfg_file config-vqdino/vqdino_tfd_r-coco.py --data_dir data --with_pretrain

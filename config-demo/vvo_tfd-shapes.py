@@ -5,6 +5,6 @@ from object_centric_bench.recipe import vvo
 from ._parts import NUM_CODES, SLOT_DIM, efficientnet, vvo_stage2, with_positions
 
 
-def config(grid=16, num_slots=6, batch_size=16, total_steps=1400, lr=1.5e-3):
+def config(grid=16, num_slots=7, batch_size=16, total_steps=1500, lr=1e-3):
     method = vvo.tfd(efficientnet(grid), num_slots, SLOT_DIM, NUM_CODES, num_layers=2, linear=False)
     return vvo_stage2(with_positions(method, grid), "output.attention", grid, total_steps, lr, batch_size)

@@ -98,8 +98,7 @@ def render(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]
         segment = np.zeros((size, size), np.uint8)
         areas = [0]
         hues = [background_hue]
-        planned = rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1, 2).max()  # rather many: some find no place
-        for _ in range(planned):
+        for _ in range(rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1)):
             _add_object(rng, canvas, segment, areas, hues, light)
         if len(areas) > MIN_OBJECTS:  # the first entry is the background
             return np.clip(canvas, 0, 255).astype(np.uint8), segment

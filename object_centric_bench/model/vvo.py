@@ -50,9 +50,8 @@ class VQDINO(nn.Module):
         return {"feature": feature, **self.tokenizer(feature, sample=self.training)}
 
 
-@register
-class VVOTfd(nn.Module):
-    """Second stage of VVO with an autoregressive decoder: slots predict the codes.
+class SecondStage(nn.Module):
+    """What the second stages share: slots from a backbone's features, codes from the first stage's frozen tokenizer.
 
     Args:
         backbone: images to features.
@@ -60,7 +59,7 @@ class VVOTfd(nn.Module):
         initializer: batch size to initial slots.
         slot_attention: tokens and initial slots to slots.
         tokenizer: features to codes; it is frozen here, and its weights come from the first stage.
-        decoder: code vectors and slots to logits.
+        decoder: from slots; what it gives is the method's.
         sample_codes: draw the codes in training, at the quantizer's `logit_scale`, instead of taking the nearest.
 
     Raises:
@@ -78,15 +77,14 @@ class VVOTfd(nn.Module):
         sample_codes: bool = True,
     ):
         super().__init__()
-        _require_fit(backbone, projection, initializer, slot_attention, tokenizer, decoder)
         require_equal(
-            ("tokenizer.quantizer's dim", tokenizer.quantizer.dim, "decoder's dim", decoder.dim),
-            (
-                "tokenizer.quantizer's num_codes",
-                tokenizer.quantizer.num_codes,
-                "decoder's num_codes",
-                decoder.num_codes,
-            ),
+            ("backbone's dim", backbone.dim, "projection's input width", projection.input_dim),
+            ("projection's output width", projection.dim, "slot_attention's input_dim", slot_attention.input_dim),
+            ("initializer's dim", initializer.dim, "slot_attention's dim", slot_attention.dim),
+            ("backbone's dim", backbone.dim, "tokenizer.encoder's input_dim", tokenizer.encoder.input_dim),
+            ("slot_attention's dim", slot_attention.dim, "decoder's slot width", decoder.dim),
+            ("backbone's grid", backbone.grid, "decoder's grid", decoder.grid),
+            *self.decoder_fit(backbone, tokenizer.quantizer, decoder),
         )
         self.backbone = backbone
         self.projection = projection
@@ -96,6 +94,35 @@ class VVOTfd(nn.Module):
         self.decoder = decoder
         self.sample_codes = sample_codes
         zero_biases(projection)
+
+    @staticmethod
+    def decoder_fit(backbone: nn.Module, quantizer: nn.Module, decoder: nn.Module) -> list[tuple]:
+        """Return the sizes that this method's decoder must share, as `require_equal` takes them."""
+        raise TypeError("SecondStage is no method by itself: build VVOTfd or VVOMlp")
+
+    def encode(self, image: Tensor | None, feature: Tensor | None) -> dict[str, Tensor]:
+        """Return feature, code, quantized, slots and attention, shaped as the methods' `forward` says."""
+        feature = extract(self.backbone, image, feature)
+        token = self.tokenizer(feature, sample=self.training and self.sample_codes)
+        slots, attention = group(feature, self.projection, self.initializer(len(feature)), self.slot_attention)
+        codes = {"code": token["code"], "quantized": token["quantized"]}
+        return {"feature": feature, **codes, "slots": slots, "attention": attention}
+
+
+@register
+class VVOTfd(SecondStage):
+    """Second stage of VVO with an autoregressive decoder: slots predict the codes. Arguments: see `SecondStage`.
+
+    The decoder maps code vectors and slots to logits.
+    """
+
+    @staticmethod
+    def decoder_fit(backbone: nn.Module, quantizer: nn.Module, decoder: nn.Module) -> list[tuple]:
+        """Code vectors are the decoder's tokens, codes its classes."""
+        return [
+            ("tokenizer.quantizer's dim", quantizer.dim, "decoder's dim", decoder.dim),
+            ("tokenizer.quantizer's num_codes", quantizer.num_codes, "decoder's num_codes", decoder.num_codes),
+        ]
 
     def forward(self, image: Tensor | None = None, feature: Tensor | None = None) -> dict[str, Tensor]:
         """Find objects and predict codes from them.
@@ -112,66 +139,22 @@ class VVOTfd(nn.Module):
             attention: (b s h w) float, sums to 1 over s.
             logits: (b k h w) float.
         """
-        feature = extract(self.backbone, image, feature)
-        token = self.tokenizer(feature, sample=self.training and self.sample_codes)
-        initial = self.initializer(len(feature))
-        slots, attention = group(feature, self.projection, initial, self.slot_attention)
-        logits = self.decoder(token["quantized"], slots)
-        return {
-            "feature": feature,
-            "code": token["code"],
-            "quantized": token["quantized"],
-            "slots": slots,
-            "attention": attention,
-            "logits": logits,
-        }
+        output = self.encode(image, feature)
+        return {**output, "logits": self.decoder(output["quantized"], output["slots"])}
 
 
 @register
-class VVOMlp(nn.Module):
-    """Second stage of VVO with a mixture decoder: slots reconstruct code vectors and features.
+class VVOMlp(SecondStage):
+    """Second stage of VVO with a mixture decoder: slots reconstruct codes and features. Arguments: see `SecondStage`.
 
-    Args:
-        backbone: images to features.
-        projection: features to the tokens of slot attention.
-        initializer: batch size to initial slots.
-        slot_attention: tokens and initial slots to slots.
-        tokenizer: features to codes; it is frozen here, and its weights come from the first stage.
-        decoder: slots to a map of code vector and feature side by side, and masks.
-        sample_codes: draw the codes in training, at the quantizer's `logit_scale`, instead of taking the nearest.
-
-    Raises:
-        ValueError: widths or grids of parts that meet differ.
+    The decoder maps slots to code vector and feature side by side, and masks.
     """
 
-    def __init__(
-        self,
-        backbone: nn.Module,
-        projection: nn.Module,
-        initializer: nn.Module,
-        slot_attention: nn.Module,
-        tokenizer: nn.Module,
-        decoder: nn.Module,
-        sample_codes: bool = True,
-    ):
-        super().__init__()
-        _require_fit(backbone, projection, initializer, slot_attention, tokenizer, decoder)
-        require_equal(
-            (
-                "tokenizer.quantizer's dim plus backbone's dim",
-                tokenizer.quantizer.dim + backbone.dim,
-                "decoder's output width",
-                decoder.output_dim,
-            ),
-        )
-        self.backbone = backbone
-        self.projection = projection
-        self.initializer = initializer
-        self.slot_attention = slot_attention
-        self.tokenizer = tokenizer.requires_grad_(False).eval()
-        self.decoder = decoder
-        self.sample_codes = sample_codes
-        zero_biases(projection)
+    @staticmethod
+    def decoder_fit(backbone: nn.Module, quantizer: nn.Module, decoder: nn.Module) -> list[tuple]:
+        """Code vector and feature lie side by side in the decoder's output."""
+        width = quantizer.dim + backbone.dim
+        return [("tokenizer.quantizer's dim plus backbone's dim", width, "decoder's output width", decoder.output_dim)]
 
     def forward(self, image: Tensor | None = None, feature: Tensor | None = None) -> dict[str, Tensor]:
         """Find objects and reconstruct code vectors and features from them.
@@ -190,39 +173,7 @@ class VVOMlp(nn.Module):
             quantized_reconstruction: (b d h w) float.
             feature_reconstruction: (b c h w) float.
         """
-        feature = extract(self.backbone, image, feature)
-        token = self.tokenizer(feature, sample=self.training and self.sample_codes)
-        initial = self.initializer(len(feature))
-        slots, attention = group(feature, self.projection, initial, self.slot_attention)
-        reconstruction, mask = self.decoder(slots)
-        widths = [self.tokenizer.quantizer.dim, self.backbone.dim]
-        quantized_reconstruction, feature_reconstruction = reconstruction.split(widths, dim=1)
-        return {
-            "feature": feature,
-            "code": token["code"],
-            "quantized": token["quantized"],
-            "slots": slots,
-            "attention": attention,
-            "mask": mask,
-            "quantized_reconstruction": quantized_reconstruction,
-            "feature_reconstruction": feature_reconstruction,
-        }
-
-
-def _require_fit(
-    backbone: nn.Module,
-    projection: nn.Module,
-    initializer: nn.Module,
-    slot_attention: nn.Module,
-    tokenizer: nn.Module,
-    decoder: nn.Module,
-) -> None:
-    """Check what both second stages have in common."""
-    require_equal(
-        ("backbone's dim", backbone.dim, "projection's input width", projection.input_dim),
-        ("projection's output width", projection.dim, "slot_attention's input_dim", slot_attention.input_dim),
-        ("initializer's dim", initializer.dim, "slot_attention's dim", slot_attention.dim),
-        ("backbone's dim", backbone.dim, "tokenizer.encoder's input_dim", tokenizer.encoder.input_dim),
-        ("slot_attention's dim", slot_attention.dim, "decoder's slot width", decoder.dim),
-        ("backbone's grid", backbone.grid, "decoder's grid", decoder.grid),
-    )
+        output = self.encode(image, feature)
+        reconstruction, mask = self.decoder(output["slots"])
+        quantized, feature = reconstruction.split([self.tokenizer.quantizer.dim, self.backbone.dim], dim=1)
+        return {**output, "mask": mask, "quantized_reconstruction": quantized, "feature_reconstruction": feature}

@@ -19,7 +19,7 @@ def adam_with_warmup(lr: float, total_steps: int, max_grad_norm: float = 1.0) ->
 
 
 def segmentation(mask: str, size: list[int], best: str = "mbo") -> dict:
-    """Masks at `mask` become index maps of `size` [h, w], scored by ARI, mBO, mIoU; the best checkpoint is by `best`."""
+    """Masks at `mask` become index maps of `size` [h, w] and are scored; the best checkpoint is by the score `best`."""
     return dict(
         metric=[dict(type="Segmentation", prediction="output.segment", target="batch.segment")],
         callback=[dict(type="MaskToSegment", mask=mask, size=size), *keeping(best, higher=True)],

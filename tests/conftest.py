@@ -11,11 +11,14 @@ GOLDEN = Path(os.environ.get("OCL_GOLDEN_DIR", SHARED / "golden"))
 
 
 def require(path: Path) -> Path:
-    """Return the path; skip the test where it is missing, or fail it in CI (OCL_REQUIRE_DATA=1), which has it."""
+    """Return the path; skip the test where it is missing, or fail it where it must be there.
+
+    That is in CI (OCL_REQUIRE_DATA=1), and for the reference numbers if OCL_GOLDEN_DIR names their folder.
+    """
     if path.exists():
         return path
     message = f"{path} is missing: reference numbers and raw samples are kept beside the repository"
-    if os.environ.get("OCL_REQUIRE_DATA") == "1":
+    if os.environ.get("OCL_REQUIRE_DATA") == "1" or (path == GOLDEN and "OCL_GOLDEN_DIR" in os.environ):
         pytest.fail(message)
     pytest.skip(message)
 

@@ -15,6 +15,7 @@ from object_centric_bench.datum import coco
 from object_centric_bench.datum.coco import COCO, compact, convert
 from object_centric_bench.datum.lmdb import DataError, Reader, pack, write
 from object_centric_bench.datum.transform import CenterCrop, RandomCrop, RandomFlip, Resize
+from tests.conftest import require
 
 RNG = np.random.default_rng(0)
 ALL = ["image", "segment", "box", "category", "is_thing", "is_crowd"]
@@ -229,7 +230,7 @@ NAMES = {"segment": "segment", "box": "bbox", "category": "clazz"}
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("instance", [False, True])
 def test_published_files_of_the_first_version(golden, split, instance):
-    folder = golden / "lmdb" / "coco"
+    folder = require(golden / "lmdb" / "coco")
     expected = np.load(folder / "expected.npz")
     case = f"{split}_{'instance' if instance else 'panoptic'}"
     dataset = COCO(f"{split}.lmdb", ["image", *NAMES], instance=instance, data_dir=str(folder))
@@ -248,7 +249,7 @@ def test_published_files_of_the_first_version(golden, split, instance):
 @pytest.mark.parametrize("instance", [False, True])
 def test_published_files_of_the_later_version(golden, split, instance):
     """There a mask per segment; instance mode puts the stuff into mask 0, unlabelled pixels into none."""
-    folder = golden / "lmdb" / "coco_msf"
+    folder = require(golden / "lmdb" / "coco_msf")
     expected = np.load(folder / "expected.npz")
     case = f"{split}_{'instance' if instance else 'panoptic'}"
     dataset = COCO(f"{split}.lmdb", ["image", "segment", "category"], instance=instance, data_dir=str(folder))
@@ -266,11 +267,11 @@ def test_published_files_of_the_later_version(golden, split, instance):
 @pytest.mark.parity
 def test_what_published_files_lack_is_said_at_once(golden):
     with pytest.raises(DataError, match=r"without 'box'.*convert.py coco"):
-        COCO("train.lmdb", ["segment", "box"], data_dir=str(golden / "lmdb" / "coco_msf"))
+        COCO("train.lmdb", ["segment", "box"], data_dir=str(require(golden / "lmdb" / "coco_msf")))
     with pytest.raises(DataError, match="without 'is_crowd'"):
-        COCO("train.lmdb", ["segment", "is_crowd"], data_dir=str(golden / "lmdb" / "coco"))
+        COCO("train.lmdb", ["segment", "is_crowd"], data_dir=str(require(golden / "lmdb" / "coco")))
     with pytest.raises(DataError, match="another dataset, its records hold image, segment"):
-        COCO("train.lmdb", ["segment"], data_dir=str(golden / "lmdb" / "voc"))
+        COCO("train.lmdb", ["segment"], data_dir=str(require(golden / "lmdb" / "voc")))
 
 
 def test_published_files_with_things_only(tmp_path):

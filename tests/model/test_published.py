@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from object_centric_bench.model import published
+from tests.conftest import require
 
 from .sizes import build_method, tiny_backbone
 
@@ -49,8 +50,7 @@ NAMES = [
 @pytest.mark.parity
 @pytest.mark.parametrize("name", NAMES)
 def test_every_published_tensor_has_its_place(golden, name):
-    if not (golden / "keys").is_dir():
-        pytest.skip("this folder holds no lists of keys")
+    require(golden / "keys")
     model, state = full_size(name), keys(golden, name)
     translated = published.translate(state, model)
     assert len(translated) == len(state)
@@ -60,8 +60,7 @@ def test_every_published_tensor_has_its_place(golden, name):
 
 @pytest.mark.parity
 def test_trainable_counts_are_the_published_ones(golden):
-    if not (golden / "keys").is_dir():
-        pytest.skip("this folder holds no lists of keys")
+    require(golden / "keys")
     counts = {"dinosaur_r-coco": 11_388_801, "vqdino_tfd_r-coco": 6_926_336, "vqdino-coco-c256": 5_768_195}
     for name, count in counts.items():
         trainable = [parameter for parameter in full_size(name).parameters() if parameter.requires_grad]

@@ -29,9 +29,11 @@ class MaskToSegment:
         self.mask, self.size = mask, size
 
     def after_forward(self, run: Run) -> None:
-        """Add `output.segment` (b h w) uint8, slot index per pixel."""
+        """Add `output.segment` (b h w) uint8, slot index per pixel, and `output.segment_mask`, what it came from."""
         if run.measuring:
-            run.output["segment"] = mask_to_segment(fetch(self.mask, run.batch, run.output), self.size)
+            mask = fetch(self.mask, run.batch, run.output, "MaskToSegment.mask")
+            run.output["segment_mask"] = mask
+            run.output["segment"] = mask_to_segment(mask, self.size)
 
 
 def mask_to_segment(mask: Tensor, size: list[int]) -> Tensor:

@@ -38,8 +38,8 @@ class Recorder:
             self.pictures += self._draw(run, wanted)
 
     def _draw(self, run: Run, wanted: int) -> list[list]:
-        def first(owner: dict, *names: str) -> Tensor | None:
-            return next((owner[name][:wanted] for name in names if name in owner), None)
+        def first(owner: dict, name: str) -> Tensor | None:
+            return owner[name][:wanted] if name in owner else None
 
         image = run.raw["image"][:wanted]  # uint8, as it came from the dataset
         reconstruction = first(run.output, "reconstruction")
@@ -47,7 +47,7 @@ class Recorder:
             image,
             target=first(run.batch, "segment"),
             segment=first(run.output, "segment"),
-            mask=first(run.output, "mask", "attention"),
+            mask=first(run.output, "segment_mask"),
         )
         if reconstruction is not None and reconstruction.shape[1] == 3:
             resized = F.interpolate(reconstruction.float(), size=image.shape[-2:], mode="bilinear")

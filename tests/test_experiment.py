@@ -1,0 +1,136 @@
+"""From config to run: what is refused, what is driven, what is computed once."""
+
+import numpy as np
+import pytest
+import torch
+
+from object_centric_bench import config, experiment
+from object_centric_bench.datum import shapes
+from object_centric_bench.experiment import Settings
+from object_centric_bench.registry import ConfigError
+
+from .conftest import REPOSITORY
+
+DEMO = REPOSITORY / "config-demo"
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    shapes.convert(folder / "shapes", num_train=6, num_val=4, size=64)
+    return Settings(folder, folder / "save", seed=1, device="cpu")
+
+
+def demo(*overrides, name="dinosaur-shapes"):
+    return experiment.complete(config.load(DEMO / f"{name}.py", ["batch_size=3", *overrides]))
+
+
+def test_all_faults_of_a_config_are_named_at_once():
+    cfg = config.load(DEMO / "dinosaur-shapes.py")
+    cfg["dataset"]["batchsize"] = cfg["dataset"].pop("batch_size")
+    cfg["optimiser"] = cfg.pop("optimizer")
+    cfg["precision"] = "fp8"
+    cfg["eval_every"] = 0
+    cfg["model"]["decoder"]["dims"] = "wide"
+    with pytest.raises(ConfigError) as caught:
+        experiment.complete(cfg)
+    text = str(caught.value)
+    for expected in (
+        "dataset.batchsize: unknown; did you mean 'batch_size'?",
+        "dataset.batch_size: missing",
+        "optimiser: unknown section; did you mean 'optimizer'?",
+        "optimizer: missing",
+        "precision: 'fp8'",
+        "eval_every: a number of steps, 1 or more, not 0",
+        "model.decoder.dims: BroadcastMLP wants list[int], got 'wide'",
+    ):
+        assert expected in text
+
+
+def test_parts_that_do_not_fit_are_refused_with_their_path_and_sizes(settings):
+    cfg = demo("model.decoder.grid=[8,8]")
+    with pytest.raises(ConfigError, match=r"model.*grid is \[16, 16\] but decoder's grid is \[8, 8\]"):
+        experiment.build_run(cfg, settings, None)
+
+
+def test_freezing_and_scheduling_what_is_not_there_is_refused(settings):
+    with pytest.raises(ConfigError, match="backbon"):
+        experiment.build_run(demo(r"freeze=['backbon.*x']"), settings, None)
+    cfg = demo(name="vqshapes")
+    cfg["schedule"]["model"]["tokenizer"]["latent_mixture"] = cfg["schedule"]["model"]["tokenizer"].pop("latent_mix")
+    with pytest.raises(ConfigError, match="did you mean 'latent_mix'"):
+        experiment.build_run(cfg, settings, None)
+
+
+def test_schedules_drive_rates_relative_to_the_optimizer_and_numbers_of_the_model(settings):
+    cfg = demo("optimizer.lr=0.5", "total_steps=40", name="vqshapes")
+    run = experiment.build_run(cfg, settings, None)
+    run.step = 2  # end of the warm-up
+    from object_centric_bench.learn.loop import apply_schedules
+
+    apply_schedules(run)
+    assert [group["lr"] for group in run.optimizer.param_groups] == [0.5]
+    run.step = 20
+    apply_schedules(run)
+    assert run.model.tokenizer.latent_mix == 0.0
+    assert run.model.tokenizer.quantizer.logit_scale == pytest.approx(2.35**0.5)
+
+
+def test_cached_features_are_those_the_backbone_gives(settings):
+    kept = {}
+    run = experiment.build_run(demo("precision=no"), settings, None, kept)
+    (batch,) = [batch for batch in run.eval_batches() if 3 in batch["index"]]
+    fresh = experiment.build_run(demo("precision=no", "cache_feature=False"), settings, None)
+    (plain,) = [batch for batch in fresh.eval_batches() if 3 in batch["index"]]
+    assert "feature" not in plain
+    image = run.batch_transforms[0](dict(plain), None)["image"]
+    torch.testing.assert_close(batch["feature"], fresh.model.backbone(image), rtol=1e-4, atol=1e-4)
+    count = len(kept)
+    experiment.build_run(demo("precision=no", name="vvo_mlp-shapes"), settings, None, kept)
+    assert len(kept) == count == 2, "both stages and methods share what is kept"
+
+
+def test_features_that_change_are_not_cached(settings):
+    cfg = demo()
+    cfg["dataset"]["train"]["transforms"].append(dict(type="RandomFlip", keys=["image", "segment"]))
+    with pytest.raises(ConfigError, match=r"dataset\.train augments at random \(RandomFlip\)"):
+        experiment.build_run(cfg, settings, None)
+
+
+def test_precision_follows_the_device():
+    assert experiment.make_accelerator("cpu", "no").mixed_precision == "no"
+    expected = "bf16" if experiment.native_bf16() else "no"
+    assert experiment.make_accelerator("cpu", "auto").mixed_precision == expected
+    with pytest.raises(ConfigError, match="fp16 needs a CUDA device"):
+        experiment.make_accelerator("cpu", "fp16")
+    with pytest.raises(ConfigError, match="use auto, cpu or cuda"):
+        experiment.make_accelerator("gpu", "auto")
+
+
+def test_equal_seeds_give_equal_runs_and_others_do_not(settings):
+    weights = []
+    for seed in (1, 1, 2):
+        run = experiment.build_run(demo(), Settings(settings.data_dir, settings.save_dir, seed, "cpu"), None)
+        batch = next(iter(run.train_batches(0)))
+        weights.append((run.model.projection.projection.layers[0].weight.detach().numpy(), batch["index"].tolist()))
+    assert np.array_equal(weights[0][0], weights[1][0]) and weights[0][1] == weights[1][1]
+    assert not np.array_equal(weights[0][0], weights[2][0])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vqdino/vqdino-coco-c256", "vqdino/vqdino_tfd_r-coco", "vqdino/vqdino_mlp_r-coco", "dinosaur/dinosaur_r-coco"],
+)
+def test_full_size_configs_build_without_pretrained_weights(name):
+    from object_centric_bench.learn.optimizer import freeze
+    from object_centric_bench.registry import build
+
+    cfg = experiment.complete(config.load(REPOSITORY / f"config-{name}.py", pretrained=False))
+    model = build(cfg["model"], "model")
+    freeze(model, cfg["freeze"])
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    published = dict(
+        zip(["c256", "tfd_r", "mlp_r", "dinosaur_r"], [5_768_195, 6_926_336, 11_913_345, 11_388_801], strict=True)
+    )
+    (expected,) = [count for part, count in published.items() if part in name]
+    assert trainable == expected

@@ -183,6 +183,7 @@ def build_run(cfg: dict, settings: Settings, folder: Path | None, features: dict
         max_grad_norm=cfg["max_grad_norm"],
         seed=settings.seed,
         cfg=cfg,
+        eval_length=-(-len(data["eval"]) // section["eval_batch_size"]),
         source_id=data["eval"].source_id,
         inputs=inputs,
         folder=folder,

@@ -7,6 +7,8 @@ import torch
 from object_centric_bench import config, experiment
 from object_centric_bench.datum import shapes
 from object_centric_bench.experiment import Settings
+from object_centric_bench.model import published
+from object_centric_bench.model.weights import WeightsError
 from object_centric_bench.registry import ConfigError
 
 from .conftest import REPOSITORY
@@ -134,3 +136,27 @@ def test_full_size_configs_build_without_pretrained_weights(name):
     )
     (expected,) = [count for part, count in published.items() if part in name]
     assert trainable == expected
+
+
+def test_a_published_checkpoint_loads_by_name_and_another_methods_is_refused(settings, tmp_path):
+    small = ["resolution=64", "pretrained=False", "precision=no", "model.backbone.name=vit_tiny_patch16_224"]
+    small += ["model.backbone.resolution=[64,64]", "model.projection.dims=[192,64,256]"]
+    cfg = config.load(REPOSITORY / "config-dinosaur/dinosaur_r-coco.py", small)
+    cfg["model"]["decoder"]["dims"] = [256, 32, 192]
+    cfg["dataset"] = demo()["dataset"]
+    run = experiment.build_run(experiment.complete(cfg), settings, None)
+    theirs = {}
+    for name, tensor in run.model.state_dict().items():
+        for upstream, ours in published.names(run.model).items():
+            if ours.endswith("*") and name.startswith(ours[:-1]):
+                theirs[upstream[:-1] + name[len(ours) - 1 :]] = torch.randn_like(tensor)
+            elif ours == name and "_pe" not in upstream:
+                theirs[upstream] = torch.randn_like(tensor)
+    torch.save(theirs, tmp_path / "published.pth")
+    experiment.load_weights(run, tmp_path / "published.pth")
+    assert torch.equal(run.model.slot_attention.to_query.weight, theirs["m.aggregat.proj_q.weight"])
+    assert torch.equal(run.model.decoder.position.embedding, theirs["m.decode.posit_embed.pe"])
+    theirs["m.mediat.quant.codebook.weight"] = torch.zeros(1)
+    torch.save(theirs, tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match=r"unexpected: m\.mediat\.quant\.codebook\.weight"):
+        experiment.load_weights(run, tmp_path / "other.pth")

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from .metric import Average
 from .optimizer import train_mode
@@ -31,6 +32,7 @@ class Run:
         train_batches: step -> iterator of batches from that step on, to the end of the run.
         eval_batches: () -> iterator of the batches of the evaluation split.
         setters: path -> (function that sets a scheduled value, schedule step -> value).
+        eval_length: number of batches that `eval_batches` gives.
         source_id: index in the evaluation split -> name of the image at its source.
         inputs: names of the batch entries that the model takes.
         folder: where this run writes, or None to write nothing.
@@ -56,6 +58,7 @@ class Run:
     max_grad_norm: float
     seed: int
     cfg: dict
+    eval_length: int
     source_id: Callable[[int], str]
     inputs: tuple[str, ...]
     folder: Path | None = None
@@ -189,7 +192,7 @@ def evaluate(run: Run, observe: Callable[[Run], None] | None = None) -> None:
     devices = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(run.seed)
-        for batch in run.eval_batches():
+        for batch in tqdm(run.eval_batches(), "eval", run.eval_length, leave=False, disable=None):  # shown on terminals
             forward(run, batch)
             losses = {name: loss(run.batch, run.output) for name, loss in run.loss.items()}
             size = len(run.batch["index"])

@@ -13,6 +13,7 @@ from object_centric_bench.model.broadcast import BroadcastMLP
 from object_centric_bench.model.dinosaur import DINOSAUR
 from object_centric_bench.model.initializer import BoxMLP
 from object_centric_bench.model.vvo import VQDINO, VVOMlp, VVOTfd
+from object_centric_bench.model.weights import WeightsError
 
 PREFIX = "m."  # starts every published name
 
@@ -103,10 +104,10 @@ def names(model: nn.Module) -> dict[str, str]:
     """Return the table of a model: their names to ours, with `*` for any rest.
 
     Raises:
-        ValueError: the model's class has no published checkpoints.
+        WeightsError: the model's class has no published checkpoints.
     """
     if not isinstance(model, (VQDINO, VVOTfd, VVOMlp, DINOSAUR)):
-        raise ValueError(f"no published checkpoints are known for {type(model).__name__}")
+        raise WeightsError(f"no published checkpoints are known for {type(model).__name__}")
     tables = [("m.encode_backbone.1.", "backbone.model.", BACKBONE)]
     if hasattr(model, "tokenizer"):
         tables += [
@@ -115,7 +116,7 @@ def names(model: nn.Module) -> dict[str, str]:
             ("m.mediat.decode.", "tokenizer.decoder.", IMAGE_DECODER),
         ]
     if hasattr(model, "slot_attention"):
-        with_norm = isinstance(model.projection.norm, nn.LayerNorm)
+        with_norm = isinstance(getattr(model.projection, "norm", None), nn.LayerNorm)
         tables += [
             ("m.encode_project.", "projection.", PROJECTION_WITH_NORM if with_norm else PROJECTION),
             ("m.initializ.", "initializer.", BOX_MLP if isinstance(model.initializer, BoxMLP) else GAUSSIAN),
@@ -136,7 +137,7 @@ def _decoder_tables(decoder: nn.Module) -> list[tuple[str, str, dict[str, str]]]
             for index in range(len(decoder.layers))
         ]
         return [("m.decode.", "decoder.", AUTOREGRESSIVE), *layers]
-    raise ValueError(f"no published checkpoints are known with a {type(decoder).__name__}")
+    raise WeightsError(f"no published checkpoints are known with a {type(decoder).__name__}")
 
 
 def rename(name: str, table: Mapping[str, str]) -> str | None:
@@ -147,25 +148,33 @@ def rename(name: str, table: Mapping[str, str]) -> str | None:
     return None
 
 
-def translate(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def translate(state: Mapping[str, Tensor], model: nn.Module, parts: list[str] | None = None) -> dict[str, Tensor]:
     """Rename a published checkpoint such that the model loads it strictly.
 
     Args:
         state: the checkpoint, names to tensors.
         model: VQDINO, VVOTfd, VVOMlp or DINOSAUR of the checkpoint's sizes.
+        parts: only these modules of the model, such as `tokenizer.encoder`; the checkpoint may be of the other stage
+            then. None = the whole model.
 
     Returns:
-        our names to the same tensors, exactly those of `model.state_dict()`.
+        our names to the same tensors, exactly those of `model.state_dict()` (of the parts).
 
     Raises:
-        ValueError: it is another method's checkpoint, or tensors are missing, unexpected or of another shape; the
+        WeightsError: it is another method's checkpoint, or tensors are missing, unexpected or of another shape; the
             message lists all of them.
     """
+
+    def wanted(name: str) -> bool:
+        return parts is None or any(name.startswith(f"{part}.") for part in parts)
+
     table = names(model)
-    own = model.state_dict()
+    own = {name: tensor for name, tensor in model.state_dict().items() if wanted(name)}
     translated, faults = {}, []
     for name, tensor in state.items():
         our = rename(name, table)
+        if parts is not None and (our is None or not wanted(our)):
+            continue
         if our is None or our not in own:
             faults.append(f"unexpected: {name}" + (f" (would be {our})" if our else ""))
         elif our in translated:
@@ -177,7 +186,7 @@ def translate(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor
             translated[our] = tensor
     faults += [f"missing: {our}" for our in own if our not in translated]
     if faults:
-        given, wanted = method_of(state), type(model).__name__
-        first = f"this is a checkpoint of {given}, the model is {wanted}; " if given != wanted else ""
-        raise ValueError(f"{first}{len(faults)} tensors do not fit:\n" + "\n".join(faults))
+        given, needed = method_of(state), type(model).__name__
+        first = f"this is a checkpoint of {given}, the model is {needed}; " if given != needed else ""
+        raise WeightsError(f"{first}{len(faults)} tensors do not fit:\n" + "\n".join(faults))
     return translated

@@ -80,6 +80,7 @@ def make_run(tmp_path):
             max_grad_norm=1.0,
             seed=7,
             cfg={"total_steps": total_steps},
+            eval_length=2,
             source_id=lambda index: f"picture-{index}",
             inputs=("image",),
             folder=path,

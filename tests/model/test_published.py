@@ -123,3 +123,14 @@ def test_recognises_published_names(small):
     assert published.is_published(state)
     assert not published.is_published(model.state_dict())
     assert not published.is_published({})
+
+
+@pytest.mark.parity
+def test_stage_two_takes_its_parts_from_a_published_stage_one(golden):
+    require(golden / "keys")
+    model, state = full_size("vqdino_tfd_r-coco"), keys(golden, "vqdino-coco-c256")
+    translated = published.translate(state, model, ["tokenizer.encoder", "tokenizer.quantizer"])
+    assert translated.keys() == {name for name in model.state_dict() if name.startswith("tokenizer.")}
+    narrow = full_size("vqdino-coco-c4")
+    with pytest.raises(published.WeightsError, match=r"tokenizer\.quantizer\.code_proj\.weight is"):
+        published.translate(state, narrow, ["tokenizer.encoder", "tokenizer.quantizer"])

@@ -20,6 +20,8 @@ from object_centric_bench.datum.transform import (
 from object_centric_bench.registry import CLASSES
 from tests.conftest import GOLDEN
 
+# The numbers were made with PyTorch 2.14; older ones round an antialiased uint8 picture to the next level in places.
+LEVELS = 0 if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14) else 1
 RENAMED = {"bbox": "box"}
 # not here: the first version's flip, which leaves right < left, and padding and slicing of an axis
 SUPPORTED = {
@@ -84,7 +86,10 @@ def test_equals_the_reference(golden, case):
                 null = (inputs["box"] == 0).all(-1, keepdim=True)
                 expected = torch.where(null, 0.0, expected)
         assert value.dtype == expected.dtype
-        torch.testing.assert_close(value, expected, rtol=0, atol=1e-6 if value.is_floating_point() else 0)
+        levels = LEVELS if case["kind"] in ("resize", "whole validation pipeline") and name in ("image", "video") else 0
+        scale = 1 / 57 if value.is_floating_point() and case["kind"] != "resize" else 1  # after normalisation
+        tolerance = levels * scale + (1e-6 if value.is_floating_point() else 0)
+        torch.testing.assert_close(value, expected, rtol=0, atol=tolerance)
 
 
 @settings(deadline=None, max_examples=50)

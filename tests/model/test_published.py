@@ -24,15 +24,14 @@ METHODS = {"vqdino": "VQDINO", "vqdino_tfd_r": "VVOTfd", "vqdino_mlp_r": "VVOMlp
 
 
 def full_size(name):
-    """Build the model of a published config on the meta device, which holds shapes only."""
+    """Build the model of a published config."""
     method, dataset, *rest = name.split("-")
     resolution = 336 if "r384" in rest else 224
-    with torch.device("meta"):
-        backbone = tiny_backbone(384, [resolution, resolution], depth=12, num_heads=6)
-        sizes = {**FULL_SIZE, "num_slots": SLOTS[dataset]}
-        if "c4" in rest:
-            sizes["code_dim"] = 4
-        return build_method(METHODS[method], backbone, **sizes)
+    backbone = tiny_backbone(384, [resolution, resolution], depth=12, num_heads=6)
+    sizes = {**FULL_SIZE, "num_slots": SLOTS[dataset]}
+    if "c4" in rest:
+        sizes["code_dim"] = 4
+    return build_method(METHODS[method], backbone, **sizes)
 
 
 def keys(golden, name):

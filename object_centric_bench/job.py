@@ -3,7 +3,6 @@
 import logging
 import os
 import shlex
-import shutil
 import signal
 import sys
 from argparse import Namespace
@@ -124,20 +123,33 @@ def find_pretrained(cfg: dict, settings: Settings, options: Namespace, features:
     file = Path(options.cfg_file).parent / cfg["pretrain"]["config"]
     knobs = [f"{key}={value!r}" for key, value in cfg["pretrain"].get("knobs", {}).items()]
     folder = settings.folder(file)
-    if (folder / "best").is_dir():
-        return checkpoint.find(folder / "best")
     again = ["python", "train.py", "--cfg_file", str(file), "--data_dir", str(settings.data_dir)]
     again += ["--save_dir", str(settings.save_dir), "--seed", str(settings.seed), *knobs]
+    missing = unfinished(folder)
+    if missing is None:
+        return checkpoint.find(folder / "best")
     if not options.with_pretrain:
+        command = shlex.join([*again, "--resume"] if (folder / "last").is_dir() else again)
         raise ConfigError(
-            f"pretrain: {options.cfg_file} starts from stage 1, and {folder / 'best'} does not exist. Make it with\n"
-            f"  {shlex.join(again)}\nor add --with_pretrain to do so first, or give its checkpoint by --ckpt_file"
+            f"pretrain: {options.cfg_file} starts from stage 1, but {missing}. Make it with\n  {command}\n"
+            "or add --with_pretrain to do so first, or give a checkpoint by --ckpt_file"
         )
     print(f"stage 1: {file}")
     stage1 = complete(config.load(file, knobs))
     train_one(stage1, str(file), settings, None, True, features, again)
     print(f"stage 2: {options.cfg_file}")
     return checkpoint.find(folder / "best")
+
+
+def unfinished(folder: Path) -> str | None:
+    """Return in words what a run lacks to be built upon, None if it ran to its end."""
+    if not (folder / "best").is_dir():
+        return f"{folder / 'best'} does not exist"
+    if not (folder / "last").is_dir():  # a best checkpoint that was put here by hand
+        return None
+    _, info = checkpoint.read(checkpoint.find(folder / "last"))
+    step, total = info["step"], info["config"]["total_steps"]
+    return None if step >= total else f"{folder} ended at step {step} of {total}"
 
 
 def train_one(
@@ -173,9 +185,6 @@ def train_one(
 def set_aside(folder: Path) -> None:
     """Rename the folder of an earlier run, so that nothing in it is lost; an empty or missing folder is left alone."""
     if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not any((folder / name).exists() for name in ("last", "best", "last.old")):
-        shutil.rmtree(folder)  # a run that never saved anything
         return
     number = 1
     while (other := folder.with_name(f"{folder.name}-earlier-{number}")).exists():

@@ -16,31 +16,24 @@ from object_centric_bench.learn import checkpoint
 
 from .conftest import REPOSITORY
 
-SMALL = {  # what shrinks the full-size configs on COCO: a tiny ViT on 64x64 images, few codes
-    "vqdino": [
-        "resolution=64",
-        "pretrained=False",
-        "batch_size=3",
-        "dataset.num_workers=1",
-        "model.backbone.name=vit_tiny_patch16_224",
-        "model.backbone.resolution=[64,64]",
-        "model.tokenizer.encoder.input_dim=192",
-        "model.tokenizer.quantizer.num_codes=32",
-        "callback.1.every=5",
-    ],
+TINY = [  # what shrinks the full-size configs on COCO: a tiny ViT on 64x64 images, few codes
+    "resolution=64",
+    "pretrained=False",
+    "batch_size=3",
+    "dataset.num_workers=1",
+    "model.backbone.name=vit_tiny_patch16_224",
+    "model.backbone.resolution=[64,64]",
+    "model.tokenizer.encoder.input_dim=192",
+    "model.tokenizer.quantizer.num_codes=32",
+    "callback.1.every=5",
+]
+SMALL = {
+    "vqdino": TINY,
     "tfd": [
-        "resolution=64",
-        "pretrained=False",
-        "batch_size=3",
-        "dataset.num_workers=1",
-        "model.backbone.name=vit_tiny_patch16_224",
-        "model.backbone.resolution=[64,64]",
-        "model.tokenizer.encoder.input_dim=192",
-        "model.tokenizer.quantizer.num_codes=32",
+        *TINY,
         "model.decoder.num_codes=32",
         "model.decoder.num_layers=1",
         "model.projection.dims=[192,64,256]",
-        "callback.1.every=5",
         "metric_every=10",
     ],
 }

@@ -1,0 +1,41 @@
+"""What the command lines decide: what to build upon, what to leave in peace."""
+
+from argparse import Namespace
+
+import pytest
+from torch import nn
+
+from object_centric_bench import job
+from object_centric_bench.experiment import Settings
+from object_centric_bench.learn import checkpoint
+from object_centric_bench.registry import ConfigError
+
+CFG = {"pretrain": {"config": "stage1.py", "knobs": {"resolution": 64}, "modules": ["tokenizer"]}}
+
+
+@pytest.mark.parametrize(("step", "finished"), [(5, False), (10, True)])
+def test_stage_two_never_starts_from_an_unfinished_stage_one(tmp_path, step, finished):
+    settings = Settings(tmp_path, tmp_path / "save", seed=3)
+    options = Namespace(ckpt_file=None, cfg_file="configs/stage2.py", with_pretrain=False)
+    folder = tmp_path / "save" / "stage1" / "3"
+    folder.mkdir(parents=True)
+    for name in ("best", "last"):
+        checkpoint.save(folder / name, nn.Linear(1, 1), {"step": step, "config": {"total_steps": 10}})
+    if finished:
+        assert job.find_pretrained(CFG, settings, options, {}) == folder / "best" / checkpoint.WEIGHTS
+        return
+    with pytest.raises(ConfigError, match=r"ended at step 5 of 10") as caught:
+        job.find_pretrained(CFG, settings, options, {})
+    assert "--cfg_file configs/stage1.py" in str(caught.value)
+    assert "resolution=64 --resume" in str(caught.value)
+
+
+def test_an_earlier_run_is_moved_aside_and_nothing_of_it_lost(tmp_path):
+    folder = tmp_path / "42"
+    for text in ("first", "second"):  # runs that logged but never saved a checkpoint
+        folder.mkdir()
+        (folder / "log.jsonl").write_text(text)
+        job.set_aside(folder)
+        assert not folder.exists()
+    kept = [(tmp_path / f"42-earlier-{number}" / "log.jsonl").read_text() for number in (1, 2)]
+    assert kept == ["first", "second"]

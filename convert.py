@@ -10,7 +10,7 @@ from types import ModuleType
 
 from object_centric_bench import commandline
 from object_centric_bench.datum import coco, shapes
-from object_centric_bench.datum.lmdb import DataError
+from object_centric_bench.datum.record import DataError
 
 # A dataset is a module with `SOURCE`, what to download and how to unpack it, and `convert(...)`, whose arguments become
 # the flags and whose docstring explains them.

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import config
-from .datum.lmdb import DataError
+from .datum.record import DataError
 from .experiment import Settings, build_run, complete, load_pretrained, load_weights, resume, write_description
 from .learn import checkpoint
 from .learn.checkpoint import CheckpointError

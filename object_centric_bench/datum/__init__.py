@@ -1,5 +1,8 @@
 """Data: stores, datasets, transforms, loaders. Importing the package registers its classes."""
 
-from . import coco, dataset, feature, lmdb, loader, parallel, shapes, transform
+from . import coco, conversion, dataset, feature, lmdb, loader, parallel, record, shapes, source, transform, unpickle
 
-__all__ = ["coco", "dataset", "feature", "lmdb", "loader", "parallel", "shapes", "transform"]
+__all__ = [
+    "coco", "conversion", "dataset", "feature", "lmdb", "loader", "parallel", "record", "shapes", "source",
+    "transform", "unpickle",
+]  # fmt: skip

@@ -1,18 +1,21 @@
 """COCO 2017 with panoptic segmentations: the converter and the dataset."""
 
-import json
+import functools
+import itertools
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
+import ijson
 import numpy as np
 import torch
 
 from ..registry import register
-from .dataset import Dataset, Sample, decode_image, renumber
-from .lmdb import DataError, Packed, pack, refuse_existing, write
-from .parallel import ordered_map
+from . import conversion, source
+from .dataset import Dataset, Sample, decode_label, renumber
+from .record import DataError, Packed, pack
+from .source import compact
 
 SOURCE = """\
 Download (20 GB in all) from https://cocodataset.org/#download and unpack below one folder:
@@ -28,6 +31,7 @@ so that --src_dir holds
   annotations/panoptic_coco_categories.json   (or directly in --src_dir)
 """
 CATEGORIES = "panoptic_coco_categories.json"
+OFFICIAL = {"train": 118287, "val": 5000}
 
 
 @register
@@ -55,7 +59,7 @@ class COCO(Dataset):
     command = "python convert.py coco --src_dir RAW --dst_dir OUT"
     rows: ClassVar[tuple[str, ...]] = ("box", "category", "is_thing", "is_crowd")
     offered = ("image", "segment", *rows)
-    published_names: ClassVar[dict[str, str]] = {"box": "bbox", "category": "clazz", "is_thing": "isthing"}
+    published_names: ClassVar[dict[str, str]] = {"image": "image", "box": "bbox", "category": "clazz"}
 
     def __init__(
         self,
@@ -65,80 +69,48 @@ class COCO(Dataset):
         instance: bool = True,
         data_dir: str = ".",
     ):
-        super().__init__(file, keys, transforms, data_dir)
         self.instance = instance
+        self.needed = ("is_thing",) if "segment" in keys else ()
+        super().__init__(file, keys, transforms, data_dir)
         needs = [key for key in keys if key in self.rows]
         if needs and "segment" not in keys:
             raise DataError(f"COCO: keys {needs} have a row per segment; add 'segment' to the keys")
-        # published files of late 2025 hold things only, under ids with gaps, and no `isthing`
-        self.things_only = False
-        if self.reader.published:
-            self.check_published()
+
+    @classmethod
+    def recognises(cls, stored: dict[str, Any]) -> bool:
+        """Return whether a published record is one of this dataset."""
+        return {"image", "segment", "clazz"} <= stored.keys()
 
     def check_published(self) -> None:
-        """Recognise the generation of a published file from its first record.
-
-        Raises:
-            DataError: another dataset, or the file cannot give what is asked for.
-        """
-        there = set(self.reader.read(0))
-        if not {"image", "segment", "clazz"} <= there:
-            raise DataError(
-                f"{self.file} is a published file of another dataset, its records hold {', '.join(sorted(there))}; "
-                f"make one with: {self.command}"
-            )
-        self.things_only = "isthing" not in there
-        if self.things_only and not self.instance:
+        """See `Dataset`; also refuse panoptic reading of a file that holds things only."""
+        super().check_published()
+        if "isthing" not in self.reader.read(0) and not self.instance:
             raise DataError(f"{self.file} holds things only: use instance=True, or make it again: {self.command}")
-        for key in self.keys:
-            if key == "is_crowd" or (key == "box" and "bbox" not in there):
-                raise DataError(f"{self.file} is a published file without {key!r}; make one with: {self.command}")
 
-    def record(self, index: int, keys: list[str]) -> dict[str, Any]:
-        """Return the stored entries under our names; with `segment` also what `finish` needs."""
-        keys = list(dict.fromkeys([*keys, "is_thing"] if "segment" in keys else keys))
-        if not self.reader.published:
-            return super().record(index, keys)
-        derived = {"is_thing"} if self.things_only else set()
-        names = {key: self.published_names.get(key, key) for key in keys if key not in derived}
+    def translate(self, stored: dict[str, Any], keys: Collection[str], where: str) -> dict[str, Any]:
+        """See `Dataset`. Files of late 2025 hold things only, under ids with gaps, and no `isthing`."""
+        record = {key: stored[name] for key, name in self.published_names.items() if name in stored and key in keys}
+        if not {"segment", "is_thing"} & set(keys):
+            return record
+        segment = decode_label(stored["segment"], where)
+        if "isthing" in stored:
+            record["is_thing"] = stored["isthing"]
+        else:
+            found, segment = compact(segment)
+            record["is_thing"] = np.ones(len(found), bool)
+        if len(stored["clazz"]) != len(record["is_thing"]):
+            raise DataError(
+                f"{where}: {len(record['is_thing'])} segments and {len(stored['clazz'])} categories; "
+                "the file is damaged, download it again"
+            )
         if "segment" in keys:
-            names.setdefault("category", "clazz")  # gives the number of rows
-        stored = super().record(index, list(names.values()))
-        record = {key: stored[name] for key, name in names.items()}
-        if "segment" in record:
-            record["segment"] = self.decode_label(record["segment"], index)
-            if self.things_only:
-                ids, ranks = np.unique(record["segment"], return_inverse=True)
-                ranks = ranks.reshape(record["segment"].shape) + (0 if len(ids) and ids[0] == 0 else 1)
-                record["segment"] = ranks.astype(np.uint8)
-                record["is_thing"] = np.ones(np.count_nonzero(ids), bool)
-            if len(record["category"]) != len(record["is_thing"]):
-                raise DataError(
-                    f"{self.file}, sample {index}: {len(record['is_thing'])} segments and {len(record['category'])} "
-                    f"categories; the file is damaged, make one with: {self.command}"
-                )
+            record["segment"] = segment
         return record
 
-    def decode_label(self, encoded: np.ndarray, index: int) -> np.ndarray:
-        """Decode a label map of a published file, WebP or PNG, to (h w) uint8."""
-        array = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE) if len(encoded) else None
-        if array is None:
-            raise DataError(f"{self.file}, sample {index}: the label map cannot be decoded; make it: {self.command}")
-        return array
-
-    def decode(self, index: int) -> Sample:
-        """Return the entries of a sample as tensors, untransformed, and `is_thing` where there is `segment`."""
-        record = self.record(index, self.keys)
-        sample: Sample = {}
-        if "image" in self.keys:
-            sample["image"] = self.image(record["image"], index)
-        if "segment" in self.keys:
-            sample["segment"] = self.segment(record["segment"])
-            for key in {"is_thing", *self.keys} & set(self.rows):
-                sample[key] = torch.from_numpy(record[key])
-        if "category" in sample:
-            sample["category"] = sample["category"].long()
-        return sample
+    def entry(self, key: str, value: Any, index: int) -> Any:
+        """Decode one entry of a record."""
+        value = super().entry(key, value, index)
+        return value.long() if key == "category" else value
 
     def finish(self, sample: Sample) -> Sample:
         """Make stuff background if wanted, renumber the segments that are left, drop the rows of the others."""
@@ -159,6 +131,7 @@ def convert(
     workers: int = 0,
     limit: int | None = None,
     force: bool = False,
+    skip_bad: bool = False,
 ) -> None:
     """Convert COCO 2017 panoptic to `dst_dir/train.lmdb` and `dst_dir/val.lmdb`.
 
@@ -168,34 +141,58 @@ def convert(
         split: which of train and val.
         workers: processes; 0 converts here. The files are the same.
         limit: convert only that many images of each split.
-        force: replace existing files.
+        force: start from nothing and replace existing files.
+        skip_bad: leave out images with missing or damaged files or annotations, and list them.
 
     Raises:
-        DataError: the source is not what it must be (nothing is written then), or a file cannot be written.
+        DataError: the source is not what it must be, or a file cannot be written.
     """
-    src_dir, dst_dir = Path(src_dir), Path(dst_dir)
-    files = {name: dst_dir / f"{name}.lmdb" for name in split}
-    for file in files.values():
-        refuse_existing(file, force)
-    things = read_categories(src_dir)
-    jobs = {name: read_split(src_dir, name, things, limit) for name in split}  # all checked before anything is written
-    for name, items in jobs.items():
-        attributes = {"source": "COCO 2017 panoptic", "split": name, "limit": limit}
-        samples = ordered_map(_sample, items, workers)
-        write(files[name], COCO.store, samples, total=len(items), attributes=attributes, force=force)
+    src_dir = Path(src_dir)
+    jobs = {name: functools.partial(list_split, src_dir, name, limit, skip_bad) for name in split}
+    conversion.run(COCO.store, dst_dir, jobs, workers=workers, force=force, skip_bad=skip_bad)
 
 
 @dataclass(frozen=True)
 class Item:
-    """An annotated image: where it lies, and its segments in rising order of their ids."""
+    """An annotated image: where it lies, and a row per segment in rising order of the ids."""
 
     image: Path
     label: Path
-    ids: tuple[int, ...]
-    boxes: tuple[tuple[float, ...], ...]  # left, top, width, height, pixels
-    categories: tuple[int, ...]
-    is_thing: tuple[bool, ...]
-    is_crowd: tuple[bool, ...]
+    rows: bytes  # id, category, thing, crowd, left, top, width, height: float64, a hundred thousand images fit in memory
+
+    def table(self) -> np.ndarray:
+        """Return the rows, (n 8) float64."""
+        return np.frombuffer(self.rows).reshape(-1, 8)
+
+
+def list_split(src_dir: Path, split: str, limit: int | None, skip_bad: bool) -> conversion.Job:
+    """Return what a split's JSON lists, in its order, after checking it against the folders.
+
+    Raises:
+        DataError: something is missing or inconsistent, and named.
+    """
+    images = source.expect_folder(src_dir / f"{split}2017", "coco")
+    labels = source.expect_folder(src_dir / "annotations" / f"panoptic_{split}2017", "coco")
+    file = source.expect_file(labels.with_suffix(".json"), "coco")
+    things = read_categories(src_dir)
+    items, bad = [], []
+    for entry in itertools.islice(read_annotations(file), limit):
+        try:
+            items.append(read_item(entry, images, labels, things, file))
+        except DataError as error:
+            bad.append(str(error))
+    if not items and not bad:
+        raise DataError(f"{file} lists no annotation; download it again")
+    missing = set(source.missing_files(path for item in items for path in (item.image, item.label)))
+    bad += [f"{path} is missing" for path in sorted(missing)]
+    return conversion.Job(
+        items=[item for item in items if item.image not in missing and item.label not in missing],
+        sample=make_sample,
+        files=item_files,
+        attributes={"source": "COCO 2017 panoptic", "split": split, "limit": limit},
+        official=OFFICIAL[split] if limit is None else None,
+        bad=source.report(bad, skip_bad, f"{file} and its pictures"),
+    )
 
 
 def read_categories(src_dir: Path) -> dict[int, bool]:
@@ -205,128 +202,89 @@ def read_categories(src_dir: Path) -> dict[int, bool]:
         DataError: the file is missing or not what it should be.
     """
     files = [src_dir / "annotations" / CATEGORIES, src_dir / CATEGORIES]
-    for file in files:
-        if file.is_file():
-            try:
-                return {int(entry["id"]): bool(entry["isthing"]) for entry in _read_json(file)}
-            except (KeyError, TypeError, ValueError) as error:
-                raise DataError(f"{file} is not COCO's list of categories: {error!r}") from error
-    raise DataError(f"{files[0]} is missing. {_there(src_dir)}See: python convert.py coco --help")
+    file = next((file for file in files if file.is_file()), files[0])
+    content = source.read_json(source.expect_file(file, "coco"))
+    try:
+        return {int(entry["id"]): bool(entry["isthing"]) for entry in content}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{file} is not COCO's list of categories: {error!r}; download it again") from error
 
 
-def read_split(src_dir: Path, split: str, things: dict[int, bool], limit: int | None) -> list[Item]:
-    """Return what a split's JSON lists, in its order, after checking it against the folders.
+def read_annotations(file: Path) -> Iterator[Any]:
+    """Yield the annotations of a panoptic JSON, one at a time: the file is larger than one wants in memory.
 
     Raises:
-        DataError: something is missing (named) or inconsistent.
+        DataError: it cannot be read or is no JSON.
     """
-    images, labels = src_dir / f"{split}2017", src_dir / "annotations" / f"panoptic_{split}2017"
-    for folder in (images, labels):
-        if not folder.is_dir():
-            raise DataError(
-                f"the folder {folder} is missing. {_there(folder.parent)}See: python convert.py coco --help"
-            )
-    file = labels.with_suffix(".json")
-    content = _read_json(file)
-    if not isinstance(content, dict) or not isinstance(content.get("annotations"), list):
-        raise DataError(f"{file} is not COCO's panoptic JSON: there is no list 'annotations'")
-    items = [_item(entry, images, labels, things, file) for entry in content["annotations"][:limit]]
-    if not items:
-        raise DataError(f"{file} lists no annotation")
-    for folder, paths in ((images, [item.image for item in items]), (labels, [item.label for item in items])):
-        there = {path.name for path in folder.iterdir()}
-        missing = [path.name for path in paths if path.name not in there]
-        if missing:
-            raise DataError(f"{folder} lacks {len(missing)} of {len(paths)} files, such as {', '.join(missing[:5])}")
-    return items
-
-
-def _item(entry: Any, images: Path, labels: Path, things: dict[int, bool], file: Path) -> Item:
     try:
-        name = str(entry["file_name"])
-        segments = sorted(entry["segments_info"], key=lambda segment: segment["id"])
-        item = Item(
-            image=images / Path(name).with_suffix(".jpg").name,
-            label=labels / Path(name).name,
-            ids=tuple(int(segment["id"]) for segment in segments),
-            boxes=tuple(tuple(float(value) for value in segment["bbox"]) for segment in segments),
-            categories=tuple(int(segment["category_id"]) for segment in segments),
-            is_thing=tuple(things[segment["category_id"]] for segment in segments),
-            is_crowd=tuple(bool(segment.get("iscrowd", 0)) for segment in segments),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        shown = entry.get("file_name", "?") if isinstance(entry, dict) else entry
-        raise DataError(f"{file}: the annotation of {shown!r} has no usable {error}") from error
-    if len(set(item.ids)) != len(item.ids) or any(len(box) != 4 for box in item.boxes) or 0 in item.ids:
-        raise DataError(f"{file}: the segments of {name!r} have repeated ids, id 0, or boxes without four numbers")
-    return item
-
-
-def _sample(item: Item) -> Packed:
-    """Read, check and encode one image."""
-    try:
-        image = item.image.read_bytes()
-        encoded = item.label.read_bytes()
+        with file.open("rb") as stream:
+            yield from ijson.items(stream, "annotations.item", use_float=True)
     except OSError as error:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
-    pixels, label = decode_image(image), decode_image(encoded)
-    for path, array in ((item.image, pixels), (item.label, label)):
-        if array is None:
-            raise DataError(f"{path} cannot be decoded; download it again")
-    height, width = label.shape[:2]
-    if pixels.shape != label.shape:
-        raise DataError(f"{item.image} has {pixels.shape[1]}x{pixels.shape[0]} pixels, {item.label} {width}x{height}")
-    red, green, blue = np.moveaxis(label.astype(np.int32), 2, 0)
-    colour = red + 256 * green + 65536 * blue  # h w
-    found, segment = compact(colour)
-    if tuple(found) != item.ids:
-        only = sorted(set(found.tolist()) ^ set(item.ids))
+        raise DataError(f"{file} cannot be read: {error.strerror}") from error
+    except ijson.JSONError as error:
+        raise DataError(f"{file} is no valid JSON ({error}); download it again") from error
+
+
+def read_item(entry: Any, images: Path, labels: Path, things: dict[int, bool], file: Path) -> Item:
+    """Return what an annotation says.
+
+    Raises:
+        DataError: it lacks something, has an unknown category, or repeats an id.
+    """
+    try:
+        name = Path(entry["file_name"]).name
+        rows = []
+        for segment in sorted(entry["segments_info"], key=lambda segment: segment["id"]):
+            category = segment["category_id"]
+            if category not in things:
+                raise DataError(f"{file}: {name} has a segment of category {category}, which {CATEGORIES} does not list")
+            left, top, width, height = segment["bbox"]
+            crowd = segment.get("iscrowd", 0)
+            rows.append((segment["id"], category, things[category], crowd, left, top, width, height))
+        table = np.array(rows, np.float64).reshape(-1, 8)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        shown = entry.get("file_name", "?") if isinstance(entry, dict) else entry
+        raise DataError(f"{file}: the annotation of {shown!r} has no usable {error}; download it again") from error
+    ids = table[:, 0]
+    if (np.diff(ids) <= 0).any() or (ids <= 0).any() or not np.isfinite(table).all():
+        raise DataError(f"{file}: the segments of {name} have repeated ids, id 0, or numbers that are none")
+    return Item(images / Path(name).with_suffix(".jpg"), labels / name, table.tobytes())
+
+
+def item_files(item: Item) -> tuple[Path, Path]:
+    """Return the files that an item is read from."""
+    return item.image, item.label
+
+
+def make_sample(item: Item) -> Packed:
+    """Read, check and encode one image.
+
+    Raises:
+        DataError: a file cannot be read or decoded, or does not go with the other or with the JSON.
+    """
+    image = item.image.read_bytes()
+    size = source.check_image(image, item.image)
+    colours = source.decode_colours(item.label.read_bytes(), item.label)
+    height, width = colours.shape
+    if size != (height, width):
+        raise DataError(f"{item.image} has {size[1]}x{size[0]} pixels, {item.label} {width}x{height}")
+    ids, segment = source.compact(colours)
+    table = item.table()
+    if not np.array_equal(ids, table[:, 0]):
+        only = sorted(set(ids.tolist()) ^ set(table[:, 0].astype(int).tolist()))
         raise DataError(f"{item.label}: its ids and those of the JSON differ in {only[:5]}")
-    boxes = np.array(item.boxes, np.float64).reshape(-1, 4)
+    boxes = table[:, 4:].copy()
     boxes[:, 2:] += boxes[:, :2]
+    categories = table[:, 1].astype(np.int64)
     record = {
         "image": image,
         "segment": segment,
         "box": (boxes / [width, height, width, height]).astype(np.float32),
-        "category": np.array(item.categories, np.uint8 if max(item.categories, default=0) < 256 else np.int32),
-        "is_thing": np.array(item.is_thing, bool),
-        "is_crowd": np.array(item.is_crowd, bool),
+        "category": categories.astype(np.uint8 if categories.max(initial=0) < 256 else np.int32),
+        "is_thing": table[:, 2].astype(bool),
+        "is_crowd": table[:, 3].astype(bool),
         "source_id": item.label.stem,
     }
     return pack(record)
-
-
-def compact(colour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number the non-zero ids of a label map 1..n, rising.
-
-    Args:
-        colour: (h w) int32, ids, 0 = unlabelled.
-
-    Returns:
-        ids: (n) int32, those found, rising.
-        segment: (h w) uint8, or uint16 or uint32 if n needs it.
-    """
-    # neighbours are mostly equal: only the first pixel of a run has to be looked up
-    flat = colour.ravel()
-    first = np.flatnonzero(np.diff(flat, prepend=flat[0] - 1))
-    ids, ranks = np.unique(flat[first], return_inverse=True)
-    unlabelled = int(len(ids) > 0 and ids[0] == 0)
-    ranks = (ranks + (1 - unlabelled)).astype(np.min_scalar_type(len(ids)))
-    segment = np.repeat(ranks, np.diff(first, append=len(flat)))
-    return ids[unlabelled:], segment.reshape(colour.shape)
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_bytes())
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}; see: python convert.py coco --help") from error
-    except ValueError as error:
-        raise DataError(f"{file} is no valid JSON ({error}); download it again") from error
-
-
-def _there(folder: Path) -> str:
-    if not folder.is_dir():
-        return f"{folder} is no folder. "
-    names = sorted(path.name for path in folder.iterdir())
-    return f"{folder} holds {', '.join(names[:8]) or 'nothing'}{' ...' if len(names) > 8 else ''}. "

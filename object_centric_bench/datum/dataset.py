@@ -1,6 +1,6 @@
 """What all image datasets share: find the record, decode what is asked for, transform, renumber the segments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..registry import suggest
-from .lmdb import DataError, Reader
+from .lmdb import Reader
+from .record import DataError
 
 Sample = dict[str, Any]
 Transform = Callable[[Sample, np.random.Generator], Sample]
@@ -36,6 +37,7 @@ class Dataset:
     store: ClassVar[str] = ""  # dataset name in the file's header
     command: ClassVar[str] = ""  # makes the file
     offered: ClassVar[tuple[str, ...]] = ("image", "segment")
+    needed: ClassVar[tuple[str, ...]] = ()  # entries that are read beside those asked for, for `finish`
 
     def __init__(self, file: str, keys: list[str], transforms: list | None = None, data_dir: str = "."):
         self.file = Path(data_dir) / file
@@ -47,7 +49,33 @@ class Dataset:
         self.reader = Reader(self.file, self.store, self.command)
         if not len(self.reader):
             raise DataError(f"{self.file} holds no samples; make it again: {self.command}")
+        if self.reader.published:
+            self.check_published()
         self.segment_dtype = torch.uint8 if self.reader.header.max_segment <= 255 else torch.int32
+
+    def check_published(self) -> None:
+        """Try the first record of a published file.
+
+        Raises:
+            DataError: another dataset, or the file cannot give what is asked for.
+        """
+        stored = self.reader.read(0)
+        there = ", ".join(sorted(stored))
+        if not self.recognises(stored):
+            raise DataError(
+                f"{self.file} is a published file of another dataset, its records hold {there}; make: {self.command}"
+            )
+        record = self.translate(stored, self.keys, f"{self.file}, sample 0")
+        for key in self.keys:
+            if key not in record:
+                raise DataError(
+                    f"{self.file} is a published file without {key!r}, its records hold {there}; make: {self.command}"
+                )
+
+    @classmethod
+    def recognises(cls, stored: dict[str, Any]) -> bool:
+        """Return whether a published record is one of this dataset."""
+        return False
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -68,24 +96,16 @@ class Dataset:
         Raises:
             DataError: the record is damaged or lacks an entry.
         """
-        sample = self.decode(index)
+        sample = self.decode(index, rng)
         for transform in self.transforms:
             sample = transform(sample, rng)
         sample = self.finish(sample)
         return {"index": index, **{key: _contiguous(sample[key]) for key in self.keys}}
 
-    def decode(self, index: int) -> Sample:
+    def decode(self, index: int, rng: np.random.Generator) -> Sample:
         """Return the entries of a sample as tensors, untransformed."""
-        record = self.record(index, self.keys)
-        sample: Sample = {}
-        for key in self.keys:
-            if key == "image":
-                sample[key] = self.image(record[key], index)
-            elif key == "segment":
-                sample[key] = self.segment(record[key])
-            else:
-                sample[key] = torch.from_numpy(record[key])
-        return sample
+        record = self.record(index, rng)
+        return {key: self.entry(key, record[key], index) for key in record}
 
     def finish(self, sample: Sample) -> Sample:
         """Renumber what is left of the segments after the transforms to 1..n, background staying 0."""
@@ -93,18 +113,50 @@ class Dataset:
             sample["segment"], _ = renumber(sample["segment"])
         return sample
 
-    def record(self, index: int, keys: list[str]) -> dict[str, Any]:
-        """Return the stored entries.
+    def record(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Return the entries that `keys` and `needed` name, as our converter stores them, whoever wrote the file.
 
         Raises:
-            DataError: the record lacks one of the keys.
+            DataError: the record lacks one of them.
         """
-        record = self.reader.read(index, keys)
+        keys = list(dict.fromkeys([*self.keys, *self.needed]))
+        if self.reader.published:
+            record = self.translate(self.reader.read(index), keys, f"{self.file}, sample {index}")
+        else:
+            record = self.reader.read(index, keys)
+        self.check_keys(record, keys, index)
+        return record
+
+    def check_keys(self, record: dict[str, Any], keys: list[str], index: int) -> None:
+        """Raise `DataError` if a record lacks one of the keys."""
         for key in keys:
             if key not in record:
                 there = ", ".join(sorted(self.reader.read(index)))
-                raise DataError(f"{self.file}, sample {index}: there is no {key!r}; its entries are: {there}")
-        return record
+                raise DataError(
+                    f"{self.file}, sample {index}: there is no {key!r}; its entries are: {there}. "
+                    f"To have all, make the file anew: {self.command}"
+                )
+
+    def translate(self, stored: dict[str, Any], keys: Collection[str], where: str) -> dict[str, Any]:
+        """Return those entries of a published record that `keys` names and it has, as our converter stores them.
+
+        Args:
+            stored: the record.
+            keys: names of ours.
+            where: file and sample, for messages.
+
+        Raises:
+            DataError: the record is not what it must be.
+        """
+        raise NotImplementedError
+
+    def entry(self, key: str, value: Any, index: int) -> Any:
+        """Decode one entry of a record."""
+        if key == "image":
+            return self.image(value, index)
+        if key == "segment":
+            return self.segment(value)
+        return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
     def image(self, encoded: bytes, index: int) -> Tensor:
         """Decode a picture to (c h w) uint8 RGB, a permuted view of (h w c)."""
@@ -137,6 +189,27 @@ def decode_image(encoded: bytes) -> np.ndarray | None:
         return cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:  # an empty buffer
         return None
+
+
+def decode_label(encoded: bytes | np.ndarray, where: str) -> np.ndarray:
+    """Decode a label map or depth picture of a published file, WebP or PNG.
+
+    Args:
+        encoded: the file's bytes, or an array (n) or (n 1) of them.
+        where: file and sample, for messages.
+
+    Returns:
+        (h w) uint8 or, of 16-bit PNG, uint16.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+    buffer = np.frombuffer(encoded, np.uint8)
+    flags = cv2.IMREAD_GRAYSCALE | (0 if buffer[:4].tobytes() == b"RIFF" else cv2.IMREAD_ANYDEPTH)
+    array = cv2.imdecode(buffer, flags) if len(buffer) else None
+    if array is None:
+        raise DataError(f"{where}: a label map cannot be decoded; download the file again")
+    return array
 
 
 def renumber(segment: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:

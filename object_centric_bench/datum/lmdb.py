@@ -1,44 +1,34 @@
 """One store for all datasets: an LMDB file whose records need no pickle, and a reader that also takes published files.
 
-Our format, version 1. Keys `00000000`, `00000001`, ... hold the samples, `__header__` describes the file. A value is
-four bytes CRC-32 (little endian) and a MessagePack map. Pictures are kept as the bytes of their JPEG or PNG file; an
-array is MessagePack extension 1, itself a MessagePack list: dtype (such as `<u2`), shape, compression ("" or "zstd"),
-bytes. The header is the same kind of value and is written last: a file without one is known to be unfinished.
+Our format, version 1. The values of sample 12 (see `record`) lie under `00000012` and, for the elements of its lists,
+`00000012.video.0000` and so on; `__header__` describes the file. The header is written last: a file without one is
+known to be unfinished.
 
 Published files have a pickled list of keys under `__keys__` and a pickled dict per sample. They are decoded without
 calling anything a pickle names, see `unpickle`.
 """
 
 import contextlib
-import io
 import os
-import pickle
 import struct
 import threading
-import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lmdb
 import msgpack
-import numpy as np
-import zstandard
 from tqdm import tqdm
+
+from .record import DataError, Elements, Packed, seal, unpack, unpack_entry
+from .unpickle import unpickle
 
 MAGIC = "object_centric_bench"
 VERSION = 1
 HEADER_KEY = b"__header__"
 PUBLISHED_KEY = b"__keys__"
-ARRAY_CODE = 1  # MessagePack extension type of arrays
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-COMMIT_EVERY = 64  # records; bounds the memory of a transaction
-MAX_INFLATED = 1 << 30  # bytes; no entry of a record is larger
-
-
-class DataError(ValueError):
-    """Data that cannot be used or written; the text names the file and says what to do."""
+SMALLEST_MAP = 1 << 28  # bytes of address space; doubled as the file grows
 
 
 @dataclass(frozen=True)
@@ -49,166 +39,79 @@ class Header:
     num_samples: int
     max_segment: int  # largest segment id of any sample; label maps need more than uint8 above 255
     attributes: dict[str, Any] = field(default_factory=dict)
+    num_values: int | None = None  # records but the header; None: one per sample
     magic: str = MAGIC
     version: int = VERSION
-
-
-class Packed(NamedTuple):
-    """A sample, ready to be stored."""
-
-    value: bytes
-    max_segment: int
-
-
-# ---------------------------------------------------------------------------------------------------------- encoding
-
-
-def pack(record: dict[str, Any]) -> Packed:
-    """Encode a sample.
-
-    Args:
-        record: str -> bytes, str, int, float, bool, None or array; `segment` is a label map (h w) of unsigned integers.
-
-    Raises:
-        DataError: an array of a kind that is not stored (objects, strings, records).
-    """
-    value = _seal(msgpack.packb({key: _pack_array(entry) for key, entry in record.items()}))
-    segment = record.get("segment")
-    return Packed(value, int(segment.max()) if segment is not None and segment.size else 0)
-
-
-def _seal(body: bytes) -> bytes:
-    return struct.pack("<I", zlib.crc32(body)) + body
-
-
-def _pack_array(entry: Any) -> Any:
-    if not isinstance(entry, np.ndarray):
-        return entry
-    if entry.dtype.kind not in "biuf":
-        raise DataError(f"arrays of {entry.dtype} are not stored")
-    data = entry.astype(entry.dtype.newbyteorder("<")).tobytes()
-    compression = "zstd" if entry.ndim >= 2 and len(data) > 1024 else ""  # tables are small, label maps are not
-    if compression:
-        data = zstandard.ZstdCompressor(level=9).compress(data)
-    dtype = entry.dtype.newbyteorder("<").str
-    return msgpack.ExtType(ARRAY_CODE, msgpack.packb([dtype, list(entry.shape), compression, data]))
-
-
-def _unpack_array(entry: Any) -> Any:
-    if not isinstance(entry, msgpack.ExtType):
-        return entry
-    dtype, shape, compression, data = msgpack.unpackb(entry.data)
-    if compression:
-        data = _inflate(data)
-    return np.frombuffer(bytearray(data), _checked_dtype(dtype)).reshape(shape)  # bytearray: writable, as torch wants
-
-
-def _inflate(data: bytes) -> bytes:
-    return zstandard.ZstdDecompressor().decompress(data, max_output_size=MAX_INFLATED)
-
-
-def _checked_dtype(text: str) -> np.dtype:
-    dtype = np.dtype(text)
-    if dtype.kind not in "biuf":
-        raise DataError(f"dtype {text!r} is refused: only numbers are read")
-    return dtype
 
 
 # ----------------------------------------------------------------------------------------------------------- writing
 
 
-def write(
-    file: str | Path,
-    dataset: str,
-    samples: Iterable[Packed],
-    *,
-    total: int | None = None,
-    attributes: dict[str, Any] | None = None,
-    force: bool = False,
-) -> Header:
-    """Write a file, whole or not at all: samples go to a temporary file beside it, which is renamed at the end.
+def write_values(file: Path, pairs: list[tuple[bytes, bytes]]) -> None:
+    """Add records at the end of an unfinished file, all or none; they are on the disk when this returns.
+
+    The file is opened and closed again, so that the pages it uses depend on nothing but what was written before: a
+    writer that was killed and goes on later makes the same bytes as one that was not.
 
     Args:
-        file: the target; its folder is made if missing.
-        dataset: name that readers ask for.
-        samples: in the order in which they will be indexed.
-        total: number of samples, for the progress bar.
-        attributes: anything else worth keeping, such as the source.
-        force: replace an existing target (only when the new one is whole).
+        file: made if missing.
+        pairs: key and value, keys rising and above all that are there.
 
     Raises:
-        DataError: the target exists, its folder cannot be written, or the disk is full.
+        DataError: the disk is full, or anything else that LMDB says.
     """
-    file = Path(file)
-    with _replacing(file, force) as temporary, _writable(temporary) as environment:
-        count = max_segment = 0
-        pending: list[tuple[bytes, bytes]] = []
-        for sample in tqdm(samples, desc=file.name, total=total, unit="sample"):
-            pending.append((_sample_key(count), sample.value))
-            count += 1
-            max_segment = max(max_segment, sample.max_segment)
-            if len(pending) == COMMIT_EVERY:
-                _commit(environment, pending)
-                pending = []
-        header = Header(dataset, count, max_segment, attributes or {})
-        _commit(environment, pending)
-        environment.sync(True)  # every sample is on the disk before a header declares the file whole
-        _commit(environment, [(HEADER_KEY, _seal(msgpack.packb(asdict(header))))])
-        environment.sync(True)
-    return header
+    try:
+        with _writable(file, sum(len(value) + 4096 for _, value in pairs)) as environment:
+            with environment.begin(write=True) as transaction:
+                for key, value in pairs:
+                    if not transaction.put(key, value, append=True):
+                        raise DataError(f"cannot write {file}: key {key!r} is there already")
+    except (OSError, lmdb.Error) as error:
+        raise DataError(f"cannot write {file}: {error}") from error
 
 
-def refuse_existing(file: Path, force: bool) -> None:
-    """Raise `DataError` if the target exists and may not be replaced."""
-    if file.is_dir():
-        raise DataError(f"{file} is a folder; a file is to be written there")
-    if file.exists() and not force:
-        raise DataError(f"{file} exists; give another --dst_dir, or --force to replace it")
+def count_values(file: Path) -> tuple[int, bool]:
+    """Return how many records an unfinished file holds, and whether one is its header.
+
+    Raises:
+        DataError: it is no such file.
+    """
+    try:
+        _check_size(file, file.stat().st_size, "")
+        with _writable(file, 0) as environment, environment.begin() as transaction:
+            return environment.stat()["entries"], transaction.get(HEADER_KEY) is not None
+    except (OSError, lmdb.Error) as error:
+        raise DataError(f"cannot read {file}: {error}") from error
 
 
-def _sample_key(index: int) -> bytes:
+def sample_values(index: int, sample: Packed) -> list[tuple[bytes, bytes]]:
+    """Return the records of a sample, keys rising."""
+    key = sample_key(index)
+    return [(key + suffix.encode(), value) for suffix, value in sample.values]
+
+
+def header_value(header: Header) -> tuple[bytes, bytes]:
+    """Return the record that declares a file whole."""
+    return HEADER_KEY, seal(msgpack.packb(asdict(header)))
+
+
+def sample_key(index: int) -> bytes:
+    """Return the key of a sample's main value."""
     return b"%08d" % index
 
 
 @contextlib.contextmanager
-def _replacing(file: Path, force: bool) -> Iterator[Path]:
-    """Yield a temporary path beside the file; rename it to the file on success, remove it on any failure."""
-    refuse_existing(file, force)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.partial")
+def _writable(file: Path, more: int) -> Iterator[lmdb.Environment]:
+    environment = lmdb.open(str(file), subdir=False, lock=False, map_size=SMALLEST_MAP)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)  # left by a killed process that had the same number
-        yield temporary
-        refuse_existing(file, force)  # it may have appeared in the meantime
-        os.replace(temporary, file)
-        folder = os.open(file.parent, os.O_RDONLY)
-        os.fsync(folder)  # the rename itself must survive a crash
-        os.close(folder)
-    except (OSError, lmdb.Error) as error:
-        raise DataError(f"cannot write {file}: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _writable(file: Path) -> Iterator[lmdb.Environment]:
-    environment = lmdb.open(str(file), subdir=False, lock=False, map_size=1 << 28, sync=False)
-    try:
+        information = environment.info()
+        used = (information["last_pgno"] + 1) * environment.stat()["psize"]
+        size = max(SMALLEST_MAP, 1 << (2 * (used + more)).bit_length())
+        if size > information["map_size"]:
+            environment.set_mapsize(size)
         yield environment
     finally:
         environment.close()
-
-
-def _commit(environment: lmdb.Environment, pairs: list[tuple[bytes, bytes]]) -> None:
-    while True:
-        try:
-            with environment.begin(write=True) as transaction:
-                for key, value in pairs:
-                    transaction.put(key, value, append=True)
-            return
-        except lmdb.MapFullError:  # nothing of the transaction was kept
-            environment.set_mapsize(2 * environment.info()["map_size"])
 
 
 # ----------------------------------------------------------------------------------------------------------- reading
@@ -253,14 +156,18 @@ class Reader:
 
     def key(self, index: int) -> str:
         """Return the key under which a sample is stored."""
-        return (self._keys[index] if self.published else _sample_key(index)).decode()
+        return (self._keys[index] if self.published else sample_key(index)).decode()
 
-    def read(self, index: int, keys: Collection[str] | None = None) -> dict[str, Any]:
-        """Return a sample: encoded pictures as bytes, arrays as numpy.
+    def read(
+        self, index: int, keys: Collection[str] | None = None, choose: Callable[[int], Sequence[int]] | None = None
+    ) -> dict[str, Any]:
+        """Return a sample: encoded pictures as bytes, arrays as numpy, lists as lists of either.
 
         Args:
             index: 0 <= index < len.
             keys: the entries to decode, those a record lacks are left out; None means all.
+            choose: from the length of the sample's lists to the elements to read; called once; None reads all. Not for
+                published files, whose records are read whole.
 
         Raises:
             DataError: the record is missing or damaged, or its pickle names something that is not data.
@@ -268,24 +175,43 @@ class Reader:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"{self.file}: sample {index} of {len(self)}")
-        key = self._keys[index] if self.published else _sample_key(index)
         where = f"{self.file}, sample {index}"
-        value = self._get(key)
-        if value is None:
-            raise DataError(f"{where}: there is no record {key!r}; the file is damaged, make it again: {self.command}")
-        if self.published:
-            record = unpickle(value, where)
-            if not isinstance(record, dict):
-                raise DataError(f"{where}: a record must be a dict, this one is a {type(record).__name__}")
-            return record if keys is None else {name: record[name] for name in keys if name in record}
-        try:
-            record = msgpack.unpackb(self._open_seal(value, where))
-            wanted = record.keys() if keys is None else [name for name in keys if name in record]
-            return {name: _unpack_array(record[name]) for name in wanted}
-        except DataError:
-            raise
-        except Exception as error:  # whatever a decoder says about bytes that passed the checksum
-            raise DataError(f"{where}: cannot be decoded ({error}); make the file again: {self.command}") from error
+        with _environment(self.file, self.command).begin(buffers=not self.published) as transaction:
+            if self.published:
+                record = unpickle(self._value(transaction, self._keys[index], where), where)
+                if not isinstance(record, dict):
+                    raise DataError(f"{where}: a record must be a dict, this one is a {type(record).__name__}")
+                return record if keys is None else {name: record[name] for name in keys if name in record}
+            try:
+                return self._decode(transaction, index, keys, choose, where)
+            except DataError:
+                raise
+            except Exception as error:  # whatever a decoder says about bytes that passed the checksum
+                raise DataError(f"{where}: cannot be decoded ({error}); make the file again: {self.command}") from error
+
+    def _decode(
+        self,
+        transaction: lmdb.Transaction,
+        index: int,
+        keys: Collection[str] | None,
+        choose: Callable[[int], Sequence[int]] | None,
+        where: str,
+    ) -> dict[str, Any]:
+        key = sample_key(index)
+        main = self._unpack(self._value(transaction, key, where), where)
+        wanted = main.keys() if keys is None else [name for name in keys if name in main]
+        record = {name: unpack_entry(main[name]) for name in wanted}
+        lists = {name: entry.count for name, entry in record.items() if isinstance(entry, Elements)}
+        if not lists:
+            return record
+        if choose is not None and len(set(lists.values())) != 1:
+            raise DataError(f"{where}: its lists differ in length: {lists}")
+        numbers = None if choose is None else list(choose(next(iter(lists.values()))))
+        for name, count in lists.items():
+            stored = [b"%b.%b.%04d" % (key, name.encode(), n) for n in (range(count) if numbers is None else numbers)]
+            values = [self._value(transaction, each, where) for each in stored]
+            record[name] = [unpack_entry(self._unpack(value, where)) for value in values]
+        return record
 
     def verify(self) -> None:
         """Read every record once and check it.
@@ -300,14 +226,20 @@ class Reader:
         with _environment(self.file, self.command).begin() as transaction:
             return transaction.get(key)
 
-    def _open_seal(self, value: bytes, where: str) -> memoryview:
-        body = memoryview(value)[4:]
-        if len(value) < 4 or zlib.crc32(body) != struct.unpack_from("<I", value)[0]:
-            raise DataError(f"{where}: checksum does not match, the file is damaged; make it again: {self.command}")
-        return body
+    def _value(self, transaction: lmdb.Transaction, key: bytes, where: str) -> bytes | memoryview:
+        value = transaction.get(key)
+        if value is None:
+            raise DataError(f"{where}: there is no record {key!r}; the file is damaged, make it again: {self.command}")
+        return value
+
+    def _unpack(self, value: bytes | memoryview, where: str) -> Any:
+        try:
+            return unpack(value)
+        except DataError as error:
+            raise DataError(f"{where}: {error}; make it again: {self.command}") from error
 
     def _read_header(self, value: bytes) -> Header:
-        fields = msgpack.unpackb(self._open_seal(value, f"{self.file}, header"))
+        fields = self._unpack(value, f"{self.file}, header")
         if not isinstance(fields, dict) or fields.get("magic") != MAGIC:
             raise DataError(f"{self.file} was not written by this framework; make one with: {self.command}")
         if fields.get("version") != VERSION:
@@ -320,16 +252,17 @@ class Reader:
         except TypeError as error:
             raise DataError(f"{self.file}: unreadable header ({error}); make it again: {self.command}") from error
         entries = _environment(self.file, self.command).stat()["entries"] - 1
-        if entries != header.num_samples:
+        announced = header.num_samples if header.num_values is None else header.num_values
+        if entries != announced:
             raise DataError(
-                f"{self.file} announces {header.num_samples} samples and holds {entries}; make it again: {self.command}"
+                f"{self.file} announces {announced} records and holds {entries}; make it again: {self.command}"
             )
         return header
 
     def _published_keys(self) -> list[bytes]:
         value = self._get(PUBLISHED_KEY)
         entries = _environment(self.file, self.command).stat()["entries"]
-        if entries == 0 or (value is None and self._get(_sample_key(0)) is not None):
+        if entries == 0 or (value is None and self._get(sample_key(0)) is not None):
             raise DataError(f"{self.file} is unfinished: its conversion was interrupted; repeat: {self.command}")
         if value is None:
             raise DataError(
@@ -416,128 +349,3 @@ def _meta(page: bytes) -> tuple[int, int, int] | None:
     (page_size,) = struct.unpack_from("<I", page, 40)
     last_page, transaction = struct.unpack_from("<QQ", page, 136)
     return (page_size, last_page, transaction) if page_size >= 512 else None
-
-
-# ----------------------------------------------------------------------------------------------------------- pickles
-
-
-def unpickle(value: bytes, where: str) -> Any:
-    """Decode a pickle of plain containers, bytes, numbers, numeric numpy arrays and BytesIO (delivered as bytes).
-
-    Nothing that the pickle names is imported or called: each allowed global stands for a small class below that only
-    collects its arguments, and every other name is refused.
-
-    Args:
-        value: the pickle, possibly compressed with zstd.
-        where: file and sample, for messages.
-
-    Raises:
-        DataError: damaged, or it asks for anything else.
-    """
-    try:
-        if value[:4] == ZSTD_MAGIC:
-            value = _inflate(value)
-        return _plain(_Unpickler(value, where).load())
-    except DataError:
-        raise
-    except Exception as error:  # damaged pickles fail in any way: EOFError, TypeError, KeyError, struct.error...
-        raise DataError(f"{where}: damaged pickle ({type(error).__name__}: {error})") from error
-
-
-class _Buffer:
-    """Stands for io.BytesIO."""
-
-    def __init__(self, data: bytes = b""):
-        self.data = data
-
-    def __setstate__(self, state: tuple) -> None:
-        self.data = state[0]
-
-    def plain(self) -> bytes:
-        return bytes(self.data)
-
-
-class _DType:
-    """Stands for numpy.dtype: a letter and a size, no fields, no objects."""
-
-    def __init__(self, text: str, align: Any = False, copy: Any = True):
-        self.dtype = _checked_dtype(text)
-
-    def __setstate__(self, state: tuple) -> None:
-        order, *rest = state[1:]
-        if any(entry not in (None, -1, 0) for entry in rest):
-            raise DataError("structured dtypes are refused")
-        self.dtype = self.dtype.newbyteorder(order)
-
-
-class _NdArray:
-    """Stands for the class numpy.ndarray, which pickles hand to `_reconstruct`."""
-
-
-class _Array:
-    """Stands for `_reconstruct`: the content comes later, as state."""
-
-    def __init__(self, cls: type, shape: tuple, letter: bytes):
-        self.array = np.empty(0, np.uint8)
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, fortran, data = state
-        self.array = _array(data, dtype, shape, "F" if fortran else "C")
-
-    def plain(self) -> np.ndarray:
-        return self.array
-
-
-class _Scalar:
-    """Stands for `scalar`."""
-
-    def __init__(self, dtype: _DType, data: bytes):
-        self.array = _array(data, dtype, (1,), "C")
-
-    def plain(self) -> Any:
-        return self.array[0]
-
-
-class _FromBuffer:
-    """Stands for `_frombuffer` (pickle protocol 5)."""
-
-    def __init__(self, data: Any, dtype: _DType, shape: tuple, order: str):
-        self.array = _array(data, dtype, shape, order)
-
-    def plain(self) -> np.ndarray:
-        return self.array
-
-
-def _array(data: Any, dtype: _DType, shape: tuple, order: str) -> np.ndarray:
-    if not isinstance(data, (bytes, bytearray)) or not isinstance(dtype, _DType):
-        raise DataError("arrays of objects are refused")
-    return np.frombuffer(bytearray(data), dtype.dtype).reshape(shape, order=order)
-
-
-_ALLOWED = {
-    ("numpy", "ndarray"): _NdArray,
-    ("numpy", "dtype"): _DType,
-    ("_io", "BytesIO"): _Buffer,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _Array for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _Scalar for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _FromBuffer for core in ("core", "_core")},
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, value: bytes, where: str):
-        super().__init__(io.BytesIO(value))
-        self.where = where
-
-    def find_class(self, module: str, name: str) -> type:
-        if (module, name) not in _ALLOWED:
-            raise DataError(f"{self.where}: the pickle asks for {module}.{name}, which is refused: it may run any code")
-        return _ALLOWED[module, name]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_plain(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(entry) for entry in value)
-    return value.plain() if hasattr(value, "plain") else value

@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler, default_collate
 
 from .dataset import Dataset
-from .lmdb import DataError
+from .record import DataError
 
 PER_SEGMENT = ("box", "category", "is_thing", "is_crowd")  # entries with one row per segment, whose number differs
 EVAL_SEED = 0  # an evaluation with random transforms draws the same each time

@@ -2,7 +2,11 @@
 
 import collections
 import itertools
+import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -10,20 +14,23 @@ from typing import TypeVar
 
 import cv2
 
-from .lmdb import DataError
+from .record import DataError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-CHUNK = 8  # items per message between processes
+AHEAD = 4  # messages per worker that may wait; with `chunk` items each they bound the memory
 
 
-def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
+def ordered_map(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, chunk: int = 8
+) -> Iterator[Result]:
     """Yield `function(item)` per item, in order.
 
     Args:
         function: a function of a module (or a `functools.partial` of one), so that it can be sent to a process.
         items: as many as wanted; read only a little ahead of the results.
         workers: number of processes; 0 computes here.
+        chunk: items per message between processes: several if they are small.
 
     Raises:
         DataError: a worker died.
@@ -33,15 +40,15 @@ def ordered_map(function: Callable[[Item], Result], items: Iterable[Item], worke
         return
     pool = ProcessPoolExecutor(workers, initializer=_start_worker)
     iterator = iter(items)
-    chunks = iter(lambda: list(itertools.islice(iterator, CHUNK)), [])  # until one is empty
+    chunks = iter(lambda: list(itertools.islice(iterator, chunk)), [])  # until one is empty
     pending: collections.deque = collections.deque()
     try:
-        for chunk in itertools.islice(chunks, 4 * workers):
-            pending.append(pool.submit(_apply, function, chunk))
+        for some in itertools.islice(chunks, AHEAD * workers):
+            pending.append(pool.submit(_apply, function, some))
         while pending:
             yield from pending.popleft().result()
-            for chunk in itertools.islice(chunks, 1):
-                pending.append(pool.submit(_apply, function, chunk))
+            for some in itertools.islice(chunks, 1):
+                pending.append(pool.submit(_apply, function, some))
     except BrokenProcessPool as error:
         raise DataError("a worker process died, often for lack of memory; try fewer --workers") from error
     finally:
@@ -52,6 +59,13 @@ def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the handler that a command line set for itself
     cv2.setNumThreads(0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, killed with no time to say so."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 def _apply(function: Callable[[Item], Result], chunk: list[Item]) -> list[Result]:

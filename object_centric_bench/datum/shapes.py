@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from ..registry import register
+from . import conversion
 from .dataset import Dataset
-from .lmdb import Packed, pack, refuse_existing, write
-from .parallel import ordered_map
+from .record import Packed, pack
 
 SOURCE = (
     """Nothing to download: scenes are drawn by this program, from the seed. A set for demos and tests, no benchmark."""
@@ -60,19 +60,22 @@ def convert(
         size: side of the square pictures, pixels.
         seed: non-negative; each scene is drawn from (seed, split, index).
         workers: processes; 0 draws here.
-        force: replace existing files.
+        force: start from nothing and replace existing files.
 
     Raises:
         DataError: a file exists or cannot be written.
     """
-    files = [Path(dst_dir) / f"{split}.lmdb" for split in SPLITS]
-    for file in files:
-        refuse_existing(file, force)
-    for position, (file, count) in enumerate(zip(files, (num_train, num_val), strict=True)):
-        scene = functools.partial(_scene, seed=seed, split=position, size=size)
-        attributes = {"source": "drawn by object_centric_bench.datum.shapes", "seed": seed, "size": size}
-        samples = ordered_map(scene, range(count), workers)
-        write(file, Shapes.store, samples, total=count, attributes=attributes, force=force)
+    jobs = {
+        split: functools.partial(_job, position, count, size, seed)
+        for position, (split, count) in enumerate(zip(SPLITS, (num_train, num_val), strict=True))
+    }
+    conversion.run(Shapes.store, dst_dir, jobs, workers=workers, force=force)
+
+
+def _job(position: int, count: int, size: int, seed: int) -> conversion.Job:
+    scene = functools.partial(_scene, seed=seed, split=position, size=size)
+    attributes = {"source": "drawn by object_centric_bench.datum.shapes", "seed": seed, "size": size}
+    return conversion.Job(range(count), scene, attributes=attributes)
 
 
 def _scene(index: int, seed: int, split: int, size: int) -> Packed:

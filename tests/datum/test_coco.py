@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from object_centric_bench.datum import coco
-from object_centric_bench.datum.coco import COCO, compact, convert
-from object_centric_bench.datum.lmdb import DataError, Reader, pack, write
+from object_centric_bench.datum.coco import COCO, convert
+from object_centric_bench.datum.lmdb import Reader
+from object_centric_bench.datum.record import DataError, pack
+from object_centric_bench.datum.source import compact
 from object_centric_bench.datum.transform import CenterCrop, RandomCrop, RandomFlip, Resize
 from tests.conftest import require
+
+from .stores import published, write
 
 RNG = np.random.default_rng(0)
 ALL = ["image", "segment", "box", "category", "is_thing", "is_crowd"]
@@ -276,8 +280,6 @@ def test_what_published_files_lack_is_said_at_once(golden):
 
 def test_published_files_with_things_only(tmp_path):
     """Autumn 2025: no `isthing`, stuff already 0, ids with gaps, rows for things in rising order of ids."""
-    from .test_lmdb import published
-
     label = np.zeros((8, 10), np.uint8)
     label[:2], label[4:6], label[6:, :5] = 2, 5, 9
     records = [

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from object_centric_bench.datum.dataset import decode_image, renumber
-from object_centric_bench.datum.lmdb import DataError, pack, write
+from object_centric_bench.datum.record import DataError, pack
 from object_centric_bench.datum.shapes import Shapes
 from object_centric_bench.registry import ConfigError, build
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from object_centric_bench.datum.dataset import Dataset
-from object_centric_bench.datum.lmdb import DataError, Reader, pack, write
+from object_centric_bench.datum.lmdb import Reader
+from object_centric_bench.datum.record import DataError, pack
 from object_centric_bench.datum.loader import batches, collate, epoch_length, eval_batches
 from object_centric_bench.datum.shapes import Shapes, convert
 from object_centric_bench.datum.transform import RandomCrop, RandomFlip, Resize

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from object_centric_bench.datum.lmdb import DataError
+from object_centric_bench.datum.record import DataError
 from object_centric_bench.datum.parallel import ordered_map
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from object_centric_bench.datum import shapes
-from object_centric_bench.datum.lmdb import DataError
+from object_centric_bench.datum.record import DataError
 from object_centric_bench.datum.shapes import Shapes, convert, render
 
 

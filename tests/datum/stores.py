@@ -1,0 +1,29 @@
+"""Small stores for tests."""
+
+import pickle
+
+import lmdb
+
+from object_centric_bench.datum import conversion
+
+
+def write(file, dataset, samples, attributes=None, **options):
+    """Write packed samples as a file of ours."""
+    samples = list(samples)
+    job = conversion.Job(range(len(samples)), samples.__getitem__, attributes=attributes or {})
+    return conversion.write(file, dataset, job, **options)
+
+
+def raw(file, pairs):
+    """Write an LMDB file with exactly these entries."""
+    environment = lmdb.open(str(file), subdir=False, lock=False, map_size=1 << 26)
+    with environment, environment.begin(write=True) as transaction:
+        for key, value in pairs.items():
+            transaction.put(key, value)
+
+
+def published(file, records, protocol=4):
+    """Write records as a published file: a pickled list of keys, a pickled dict per sample."""
+    keys = [b"%06d" % index for index in range(len(records))]
+    pairs = {key: pickle.dumps(value, protocol) for key, value in zip(keys, records, strict=True)}
+    raw(file, {b"__keys__": pickle.dumps(keys, protocol), **pairs})

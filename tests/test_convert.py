@@ -1,5 +1,6 @@
 """The command line of convert.py, in processes of its own."""
 
+import inspect
 import os
 import shutil
 import signal
@@ -9,9 +10,10 @@ import time
 
 import pytest
 
-from convert import DATASETS, main, make_parser
+from convert import DATASETS, TOOLS, main, make_parser
+from object_centric_bench.datum.lmdb import Reader
 
-from .conftest import REPOSITORY
+from .conftest import REPOSITORY, require
 
 
 def run(*arguments, **options):
@@ -39,10 +41,18 @@ def test_what_was_written_before_an_error_stays(raw, tmp_path, capsys):
     (tmp_path / "raw/val2017/000000900214.jpg").write_bytes(b"no picture")
     arguments = ["coco", "--src_dir", str(tmp_path / "raw"), "--dst_dir", str(tmp_path / "out"), "--workers=2"]
     assert main(arguments) == 2
-    assert "000000900214.jpg cannot be decoded" in capsys.readouterr().err.splitlines()[-1]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["train.lmdb"]
+    assert "000000900214.jpg is no picture" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in (tmp_path / "out").glob("*.lmdb")] == ["train.lmdb"]
+    written = (tmp_path / "out" / "train.lmdb").stat().st_mtime_ns
+    assert main(arguments) == 2  # the same fault again: train.lmdb is kept
+    assert "000000900214.jpg is no picture" in capsys.readouterr().err.splitlines()[-1]
+    shutil.copyfile(raw / "coco/val2017/000000900214.jpg", tmp_path / "raw/val2017/000000900214.jpg")
+    assert main(arguments) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["train.lmdb", "val.lmdb"]
+    assert (tmp_path / "out" / "train.lmdb").stat().st_mtime_ns == written
+    capsys.readouterr()
     assert main(arguments) == 2
-    assert "train.lmdb exists" in capsys.readouterr().err
+    assert "train.lmdb exists; give another --dst_dir, or --force to replace it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -70,16 +80,71 @@ def test_interrupted(tmp_path, number, code):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert "Traceback" not in errors
-    assert list((tmp_path / "out").iterdir()) == []
+    assert list((tmp_path / "out").glob("*.lmdb")) == []  # what is there has a hidden name, for the next run
+
+
+ENTRIES = {
+    "clevrtex": ["clevrtex_full_part1.tar.gz", "clevrtex_outd.tar.gz", "GB", "clevrtex_full/"],
+    "coco": ["train2017.zip", "18 GB", "panoptic_annotations_trainval2017.zip", "annotations/panoptic_val2017/*.png"],
+    "voc": ["VOCtrainval_11-May-2012.tar", "VOCtrainval_06-Nov-2007.tar", "SegmentationObject"],
+    "movi": ["gs://kubric-public/tfds/movi_", "256x256/1.0.0", "tfrecord"],
+    "shapes": ["Nothing to download"],
+}
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_help_tells_where_the_data_is(name, capsys):
-    with pytest.raises(SystemExit) as caught:
+    for arguments in ([name, "--help"], ["--help"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 0
+        text = capsys.readouterr().out
+        assert all(entry in text for entry in ENTRIES[name])
+        assert all(line in text for line in DATASETS[name].SOURCE.splitlines())
+
+
+@pytest.mark.parametrize("name", [*DATASETS, *TOOLS])
+def test_every_argument_is_explained(name, capsys):
+    with pytest.raises(SystemExit):
         main([name, "--help"])
-    assert caught.value.code == 0
     text = capsys.readouterr().out
-    assert DATASETS[name].SOURCE.strip().splitlines()[-1].strip() in text and "--dst_dir" in text
+    function = (TOOLS | {key: module.convert for key, module in DATASETS.items()})[name]
+    for argument in inspect.signature(function).parameters:
+        assert f"--{argument}" in text or argument.upper() in text
+
+
+SOURCES = {
+    "clevrtex": ("clevrtex", [], (6, 3)),
+    "coco": ("coco", [], (6, 4)),
+    "voc": ("voc", [], (5, 3)),
+    "voc official": ("voc", ["--voc_split", "official"], None),
+    "movi": ("movi/movi_d/32x32", [], (4, 2)),
+}
+
+
+@pytest.mark.parametrize("case", SOURCES)
+def test_from_the_official_layout_to_files_that_can_be_inspected(raw, tmp_path, case, capsys):
+    """Every dataset, as a user types it."""
+    folder, options, counts = SOURCES[case]
+    name = case.partition(" ")[0]
+    result = run(name, "--src_dir", raw / folder, "--dst_dir", tmp_path / name, "--workers", 2, *options)
+    assert result.returncode == 0, result.stderr
+    assert sorted(path.name for path in (tmp_path / name).iterdir()) == ["train.lmdb", "val.lmdb"]
+    for split, count in zip(("train", "val"), counts or (None, None), strict=True):
+        reader = Reader(tmp_path / name / f"{split}.lmdb", name)
+        assert len(reader) == count if count else len(reader) > 0
+    assert ("leak" in result.stderr) == (case == "voc")
+    assert main(["inspect", str(tmp_path / name / "val.lmdb"), "--pictures", str(tmp_path / "out")]) == 0
+    assert name in capsys.readouterr().out
+    assert list((tmp_path / "out").glob("*.png"))
+
+
+def test_upgrade_from_the_command_line(golden, tmp_path, capsys):
+    source = require(golden / "lmdb" / "voc" / "val.lmdb")
+    assert main(["upgrade", str(source), str(tmp_path / "val.lmdb"), "--labels", "merged", "--workers", "1"]) == 0
+    assert len(Reader(tmp_path / "val.lmdb", "voc")) == len(Reader(source))
+    assert main(["upgrade", str(source), str(tmp_path / "other.lmdb")]) == 2
+    assert "labels" in capsys.readouterr().err
 
 
 def test_both_spellings_and_values_with_dashes():
@@ -87,7 +152,18 @@ def test_both_spellings_and_values_with_dashes():
     assert first.dst_dir == "a-b" and first.num_val == 3
 
 
-@pytest.mark.parametrize("arguments", [[], ["cocoa"], ["coco"], ["shapes", "--dst_dir", "x", "--sizes", "3"]])
+WRONG = [
+    [],
+    ["cocoa"],
+    ["coco"],
+    ["shapes", "--dst_dir", "x", "--sizes", "3"],
+    ["inspect"],
+    ["voc", "--src_dir", "x", "--dst_dir", "y", "--voc_split", "2012"],
+    ["upgrade", "a.lmdb"],
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG)
 def test_unknown_words_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)

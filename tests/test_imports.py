@@ -11,9 +11,10 @@ ALLOWED = {
     "recipe": {"recipe"},
     "config": {"registry"},
     "commandline": set(),
-    "datum": {"datum", "registry"},
+    "picture": set(),
+    "datum": {"datum", "registry", "picture"},
     "model": {"model", "registry"},
-    "learn": {"learn", "registry"},
+    "learn": {"learn", "registry", "picture"},
     "experiment": {"datum", "model", "learn", "registry", "config"},
     "job": {"experiment", "datum", "model", "learn", "registry", "config"},
 }

@@ -1,8 +1,35 @@
 """Data: stores, datasets, transforms, loaders. Importing the package registers its classes."""
 
-from . import coco, conversion, dataset, feature, lmdb, loader, parallel, record, shapes, source, transform, unpickle
+from . import (
+    axis,
+    clevrtex,
+    clip,
+    coco,
+    conversion,
+    dataset,
+    feature,
+    flow,
+    geometry,
+    inspection,
+    lmdb,
+    loader,
+    movi,
+    movi_source,
+    palette,
+    parallel,
+    published_video,
+    record,
+    shapes,
+    source,
+    stored_picture,
+    tfrecord,
+    transform,
+    unpickle,
+    voc,
+)
 
 __all__ = [
-    "coco", "conversion", "dataset", "feature", "lmdb", "loader", "parallel", "record", "shapes", "source",
-    "transform", "unpickle",
+    "axis", "clevrtex", "clip", "coco", "conversion", "dataset", "feature", "flow", "geometry", "inspection", "lmdb",
+    "loader", "movi", "movi_source", "palette", "parallel", "published_video", "record", "shapes", "source",
+    "stored_picture", "tfrecord", "transform", "unpickle", "voc",
 ]  # fmt: skip

@@ -49,7 +49,7 @@ class FixedClip:
         step: distance of two frames.
 
     Raises:
-        ValueError: step below 1.
+        ValueError: step below 1; when called, if a video has none of these frames.
     """
 
     is_random = False
@@ -61,7 +61,10 @@ class FixedClip:
 
     def __call__(self, length: int, rng: np.random.Generator | None = None) -> range:
         """Return the frames of a video of `length` frames."""
-        return range(*self.frames.indices(length))
+        frames = range(*self.frames.indices(length))
+        if not frames:
+            raise ValueError(f"a video of {length} frames has none from {self.frames.start} to {self.frames.stop}")
+        return frames
 
 
 @register

@@ -9,11 +9,10 @@ from typing import Any, ClassVar
 
 import ijson
 import numpy as np
-import torch
 
 from ..registry import register
 from . import conversion, source
-from .dataset import Dataset, Sample, decode_label, renumber
+from .dataset import Dataset, Sample, decode_label
 from .record import DataError, Packed, pack
 from .source import compact
 
@@ -57,7 +56,7 @@ class COCO(Dataset):
 
     store = "coco"
     command = "python convert.py coco --src_dir RAW --dst_dir OUT"
-    rows: ClassVar[tuple[str, ...]] = ("box", "category", "is_thing", "is_crowd")
+    rows = ("box", "category", "is_thing", "is_crowd")
     offered = ("image", "segment", *rows)
     published_names: ClassVar[dict[str, str]] = {"image": "image", "box": "bbox", "category": "clazz"}
 
@@ -72,20 +71,15 @@ class COCO(Dataset):
         self.instance = instance
         self.needed = ("is_thing",) if "segment" in keys else ()
         super().__init__(file, keys, transforms, data_dir)
-        needs = [key for key in keys if key in self.rows]
-        if needs and "segment" not in keys:
-            raise DataError(f"COCO: keys {needs} have a row per segment; add 'segment' to the keys")
+        first = self.reader.read(0, ["isthing"]) if self.reader.published else {}
+        things_only = self.reader.header.attributes.get("things_only", self.reader.published and not first)
+        if things_only and not instance:
+            raise DataError(f"{self.file} holds things only: use instance=True, or make it again: {self.command}")
 
     @classmethod
     def recognises(cls, stored: dict[str, Any]) -> bool:
         """Return whether a published record is one of this dataset."""
         return {"image", "segment", "clazz"} <= stored.keys()
-
-    def check_published(self) -> None:
-        """See `Dataset`; also refuse panoptic reading of a file that holds things only."""
-        super().check_published()
-        if "isthing" not in self.reader.read(0) and not self.instance:
-            raise DataError(f"{self.file} holds things only: use instance=True, or make it again: {self.command}")
 
     def translate(self, stored: dict[str, Any], keys: Collection[str], where: str) -> dict[str, Any]:
         """See `Dataset`. Files of late 2025 hold things only, under ids with gaps, and no `isthing`."""
@@ -107,18 +101,9 @@ class COCO(Dataset):
             record["segment"] = segment
         return record
 
-    def entry(self, key: str, value: Any, index: int) -> Any:
-        """Decode one entry of a record."""
-        value = super().entry(key, value, index)
-        return value.long() if key == "category" else value
-
     def finish(self, sample: Sample) -> Sample:
         """Make stuff background if wanted, renumber the segments that are left, drop the rows of the others."""
-        if "segment" not in sample:
-            return sample
-        is_thing = sample["is_thing"]
-        segment, kept = renumber(sample["segment"], is_thing if self.instance else torch.ones_like(is_thing))
-        return {**sample, "segment": segment, **{key: sample[key][kept] for key in self.rows if key in sample}}
+        return self.renumbered(sample, sample.get("is_thing") if self.instance else None)
 
 
 # -------------------------------------------------------------------------------------------------------- conversion
@@ -158,7 +143,7 @@ class Item:
 
     image: Path
     label: Path
-    rows: bytes  # id, category, thing, crowd, left, top, width, height: float64, a hundred thousand images fit in memory
+    rows: bytes  # id, category, thing, crowd, left, top, width, height: float64; compact, for all of COCO is listed
 
     def table(self) -> np.ndarray:
         """Return the rows, (n 8) float64."""
@@ -237,7 +222,7 @@ def read_item(entry: Any, images: Path, labels: Path, things: dict[int, bool], f
         for segment in sorted(entry["segments_info"], key=lambda segment: segment["id"]):
             category = segment["category_id"]
             if category not in things:
-                raise DataError(f"{file}: {name} has a segment of category {category}, which {CATEGORIES} does not list")
+                raise DataError(f"{file}: {name} has a segment of category {category}, not listed in {CATEGORIES}")
             left, top, width, height = segment["bbox"]
             crowd = segment.get("iscrowd", 0)
             rows.append((segment["id"], category, things[category], crowd, left, top, width, height))

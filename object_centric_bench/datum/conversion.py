@@ -1,8 +1,8 @@
 """What all converters share: write files whole or not at all, go on after an interruption, leave out what is bad.
 
-While `train.lmdb` is being made it is `.train.lmdb.partial`, and `.train.lmdb.progress` has a line per source item: what
-it was made from, and whether it was any good. The next run takes over what was made from the same sources, so that a
-conversion killed at any time and run again gives the same bytes as one that was left alone.
+While `train.lmdb` is being made it is `.train.lmdb.partial`, and `.train.lmdb.progress` has a line per source item:
+what it was made from, and whether it was any good. The next run takes over what was made from the same sources, so that
+a conversion killed at any time and run again gives the same bytes as one that was left alone.
 """
 
 import contextlib
@@ -148,7 +148,8 @@ def write(
     except OSError as error:
         raise DataError(f"cannot write {file}: {error}") from error
     if messages:
-        log.warning("%s: left out %d bad samples:\n  %s", file, len(messages), "\n  ".join(messages))
+        count = len(job.items) + len(job.bad)
+        log.warning("%s: left out %d bad samples of %d; its header lists them", file, len(messages), count)
     return messages
 
 
@@ -175,14 +176,17 @@ class _Writer:
         self.workers, self.force, self.skip_bad = workers, force, skip_bad
         self.partial = file.with_name(f".{file.name}.partial")
         self.progress = file.with_name(f".{file.name}.progress")
-        self.attempt = functools.partial(_attempt, job.sample, job.files, _program(job.sample))
-        self.messages = list(job.bad)
+        self.program = _program(job.sample)
+        self.attempt = functools.partial(_attempt, job.sample, job.files, self.program)
+        self.messages: list[str] = []
         self.lines: list[bytes] = []  # of items since the last commit
         self.pairs: list[tuple[bytes, bytes]] = []  # of samples since then
         self.pending = self.pending_bytes = 0  # samples and bytes of `pairs`
         self.num_samples = self.num_values = self.max_segment = 0
 
     def write(self) -> list[str]:
+        for message in self.job.bad:
+            self.leave_out(message)
         done, finished = (0, False) if self.force else self.earlier()
         if not done:
             for path in (self.partial, self.progress):
@@ -226,8 +230,11 @@ class _Writer:
                 f"{outcome.message}. Set it right and run the same command again, it goes on where it stopped; "
                 "or leave bad samples out with --skip_bad"
             )
-        tqdm.write(f"left out: {outcome.message}", file=sys.stderr)
-        self.messages.append(outcome.message)
+        self.leave_out(outcome.message)
+
+    def leave_out(self, message: str) -> None:
+        tqdm.write(f"left out: {message}", file=sys.stderr)
+        self.messages.append(message)
 
     def count(self, good: bool, segment: int, size: int) -> None:
         self.num_samples += good
@@ -272,7 +279,7 @@ class _Writer:
         if done > len(self.job.items) or (finished and done != len(self.job.items)):
             return 0, False
         for item, (identity, good, segment, size) in zip(self.job.items[:done], lines, strict=False):
-            if identity != _identity(item, self.job.files, _program(self.job.sample)):
+            if identity != _identity(item, self.job.files, self.program):
                 log.warning("%s: the source has changed since the interrupted conversion; starting again", self.file)
                 self.messages = list(self.job.bad)
                 self.num_samples = self.num_values = self.max_segment = 0

@@ -38,6 +38,7 @@ class Dataset:
     command: ClassVar[str] = ""  # makes the file
     offered: ClassVar[tuple[str, ...]] = ("image", "segment")
     needed: ClassVar[tuple[str, ...]] = ()  # entries that are read beside those asked for, for `finish`
+    rows: ClassVar[tuple[str, ...]] = ()  # entries with a row per segment, row k for segment k + 1
 
     def __init__(self, file: str, keys: list[str], transforms: list | None = None, data_dir: str = "."):
         self.file = Path(data_dir) / file
@@ -46,6 +47,9 @@ class Dataset:
         for key in keys:
             if key not in self.offered:
                 raise DataError(f"{type(self).__name__} offers no key {key!r}; {suggest(key, self.offered)}")
+        rows = [key for key in keys if key in self.rows]
+        if rows and "segment" not in keys:
+            raise DataError(f"{type(self).__name__}: keys {rows} have a row per segment; add 'segment' to the keys")
         self.reader = Reader(self.file, self.store, self.command)
         if not len(self.reader):
             raise DataError(f"{self.file} holds no samples; make it again: {self.command}")
@@ -108,10 +112,23 @@ class Dataset:
         return {key: self.entry(key, record[key], index) for key in record}
 
     def finish(self, sample: Sample) -> Sample:
-        """Renumber what is left of the segments after the transforms to 1..n, background staying 0."""
-        if "segment" in sample:
-            sample["segment"], _ = renumber(sample["segment"])
-        return sample
+        """Make of the transformed sample what is delivered: number its segments anew."""
+        return self.renumbered(sample)
+
+    def renumbered(self, sample: Sample, keep: Tensor | None = None) -> Sample:
+        """Return the sample with what is left of its segments numbered 1..n, background staying 0, and their rows.
+
+        Args:
+            sample: if it has `segment`, also those of `rows` that are wanted.
+            keep: (m) bool, for the segments 1..m of the store whether they stay segments; None keeps all.
+        """
+        if "segment" not in sample:
+            return sample
+        rows = {key: sample[key] for key in self.rows if key in sample}
+        if keep is None and rows:
+            keep = torch.ones(len(next(iter(rows.values()))), dtype=torch.bool)
+        segment, kept = renumber(sample["segment"], keep)
+        return {**sample, "segment": segment, **{key: row[kept] for key, row in rows.items()}}
 
     def record(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Return the entries that `keys` and `needed` name, as our converter stores them, whoever wrote the file.
@@ -156,6 +173,8 @@ class Dataset:
             return self.image(value, index)
         if key == "segment":
             return self.segment(value)
+        if key == "category":
+            return torch.from_numpy(value).long()
         return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
     def image(self, encoded: bytes, index: int) -> Tensor:

@@ -12,7 +12,7 @@ import contextlib
 import os
 import struct
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,11 @@ def write_values(file: Path, pairs: list[tuple[bytes, bytes]]) -> None:
         DataError: the disk is full, or anything else that LMDB says.
     """
     try:
-        with _writable(file, sum(len(value) + 4096 for _, value in pairs)) as environment:
-            with environment.begin(write=True) as transaction:
-                for key, value in pairs:
-                    if not transaction.put(key, value, append=True):
-                        raise DataError(f"cannot write {file}: key {key!r} is there already")
+        more = sum(len(value) + 4096 for _, value in pairs)
+        with _writable(file, more) as environment, environment.begin(write=True) as transaction:
+            for key, value in pairs:
+                if not transaction.put(key, value, append=True):
+                    raise DataError(f"cannot write {file}: key {key!r} is there already")
     except (OSError, lmdb.Error) as error:
         raise DataError(f"cannot write {file}: {error}") from error
 
@@ -280,16 +280,18 @@ class Reader:
 
 # ------------------------------------------------------------------------------------------------------ environments
 
-_open: dict[str, tuple[tuple, lmdb.Environment]] = {}  # per process; LMDB refuses to open one file twice
+_open: dict[tuple, lmdb.Environment] = {}  # by identity, per process: LMDB refuses to open one file twice
+_paths: dict[str, tuple] = {}  # path -> identity: device, inode, size, time of change
 _lock = threading.Lock()
 
 
 def _close_all() -> None:
     global _lock
     _lock = threading.Lock()  # another thread of the parent may have held it
-    for _, environment in _open.values():
+    for environment in _open.values():
         environment.close()
     _open.clear()
+    _paths.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -299,28 +301,32 @@ if hasattr(os, "register_at_fork"):
 def _environment(file: Path, command: str, reopen: bool = False) -> lmdb.Environment:
     """Return this process's handle of a file; with `reopen`, notice that the file was replaced since."""
     path = os.path.abspath(file)
-    known = _open.get(path)
-    if known is not None and not reopen:
-        return known[1]
+    if not reopen and path in _paths:
+        return _open[_paths[path]]
     with _lock:
-        known = _open.get(path)
         try:
             status = os.stat(path)
         except OSError as error:
             raise DataError(f"{file}: {error.strerror}; make it with: {command}") from error
         identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        if known is not None and known[0] == identity:
-            return known[1]
-        if known is not None:
-            known[1].close()
-            del _open[path]
-        _check_size(file, status.st_size, command)
-        try:
-            environment = lmdb.open(path, subdir=False, readonly=True, lock=False, readahead=False, meminit=False)
-        except lmdb.Error as error:
-            raise DataError(f"{file} cannot be opened: {error}; make it again: {command}") from error
-        _open[path] = (identity, environment)
-        return environment
+        if identity not in _open:
+            _forget(path)
+            _check_size(file, status.st_size, command)
+            try:
+                _open[identity] = lmdb.open(
+                    path, subdir=False, readonly=True, lock=False, readahead=False, meminit=False
+                )
+            except lmdb.Error as error:
+                raise DataError(f"{file} cannot be opened: {error}; make it again: {command}") from error
+        _paths[path] = identity
+        return _open[identity]
+
+
+def _forget(path: str) -> None:
+    """Close the handle of a file that is no longer under its path, unless another path leads to it."""
+    identity = _paths.pop(path, None)
+    if identity is not None and identity not in _paths.values():
+        _open.pop(identity).close()
 
 
 def _check_size(file: Path, size: int, command: str) -> None:

@@ -12,10 +12,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler, default_collate
 
+from .axis import pad_to_longest
 from .dataset import Dataset
 from .record import DataError
 
-PER_SEGMENT = ("box", "category", "is_thing", "is_crowd")  # entries with one row per segment, whose number differs
+# entries with one row per segment or object, whose number differs from sample to sample, and the axis of these rows:
+# boxes are (n 4), of videos (t n 4); visibility is (t n)
+PER_SEGMENT = {"box": -2, "category": -1, "is_thing": -1, "is_crowd": -1, "visibility": -1}
 EVAL_SEED = 0  # an evaluation with random transforms draws the same each time
 PREFETCH = 2  # batches per worker
 
@@ -52,7 +55,7 @@ def batches(
 
     Yields:
         The samples' entries with a leading b, `index` (b) int64 among them; those of `PER_SEGMENT` padded with zeros to
-        (b n ...), n being the greatest number in the batch.
+        (b n ...) or (b t n ...), n being the greatest number in the batch.
 
     Raises:
         DataError: a sample cannot be read, or a worker died; the text names file and index.
@@ -179,10 +182,13 @@ def _start_worker(number: int) -> None:
 
 
 def collate(samples: list[dict[str, Any] | _Failure]) -> dict[str, Any] | _Failure:
-    """Stack samples to a batch; pad entries per segment.
+    """Stack samples to a batch; pad the entries of `PER_SEGMENT` at their end.
 
     Args:
-        samples: dicts with equal keys.
+        samples: dicts with equal keys; or messages of what went wrong.
+
+    Returns:
+        The batch; or the first message, or one about entries that differ in size.
     """
     for sample in samples:
         if isinstance(sample, _Failure):
@@ -190,12 +196,16 @@ def collate(samples: list[dict[str, Any] | _Failure]) -> dict[str, Any] | _Failu
     batch = {}
     for key in samples[0]:
         entries = [sample[key] for sample in samples]
-        if key in PER_SEGMENT:
-            batch[key] = torch.nn.utils.rnn.pad_sequence(entries, batch_first=True)
-            continue
         shapes = sorted({tuple(entry.shape) for entry in entries if isinstance(entry, torch.Tensor)})
-        if len(shapes) > 1:
-            indices = [sample["index"] for sample in samples]
-            return _Failure(f"samples {indices} differ in the size of {key!r}: {shapes}; add a Resize to one size")
-        batch[key] = default_collate(entries)
+        if len(shapes) <= 1:
+            batch[key] = default_collate(entries)
+            continue
+        indices = [sample["index"] for sample in samples]
+        differ = f"samples {indices} differ in the size of {key!r}: {shapes}"
+        if key not in PER_SEGMENT:
+            return _Failure(f"{differ}; add a Resize to one size")
+        try:
+            batch[key] = pad_to_longest(entries, PER_SEGMENT[key])
+        except ValueError:
+            return _Failure(f"{differ}; only the number of objects may differ")
     return batch

@@ -8,7 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from .record import DataError
 
@@ -103,8 +103,13 @@ def check_image(encoded: bytes, file: Path) -> tuple[int, int]:
             picture.draft("L", (width // 8, height // 8))
             picture.load()
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        raise DataError(f"{file} is cut off or no picture ({error}); download it again") from error
+        raise DataError(f"{file} is {_fault(error)}; download it again") from error
     return height, width
+
+
+def _fault(error: Exception) -> str:
+    # Pillow's words for what it does not know name an object's address, which differs from run to run
+    return "no picture" if isinstance(error, UnidentifiedImageError) else f"cut off or damaged ({error})"
 
 
 def decode_colours(encoded: bytes, file: Path) -> np.ndarray:
@@ -138,9 +143,11 @@ def decode_indices(encoded: bytes, file: Path) -> np.ndarray:
             mode = picture.mode
             array = np.array(picture)
     except Exception as error:
-        raise DataError(f"{file} is cut off or no picture ({error}); download it again") from error
+        raise DataError(f"{file} is {_fault(error)}; download it again") from error
     if mode not in ("P", "L") or array.dtype != np.uint8:
-        raise DataError(f"{file} has mode {mode}, expected is a PNG with a palette: was it converted by a program?")
+        raise DataError(
+            f"{file} has mode {mode}, expected is a PNG with a palette; a program changed it, download it again"
+        )
     return array
 
 

@@ -1,8 +1,13 @@
-"""Transforms of samples: `transform(sample, rng) -> sample`; every draw comes from the `rng` handed in.
+"""Transforms of pictures: `transform(sample, rng) -> sample`; every draw comes from the `rng` handed in.
 
-They act on the last two axes, so pictures (c h w), label maps (h w) and stacks of both (t ...) are treated alike. Boxes
-follow: if the sample has `box` (... n 4), float32 left, top, right, bottom in 0..1 of the picture, crops and flips move
-it. A box that is all zero marks "nothing there" and stays so. `is_random` tells whether a class draws.
+They act on the last two axes, so pictures (c h w), label maps and depth (h w) and stacks of all (t ...) are treated
+alike. `is_random` tells whether a class draws. Transforms of other axes are in `axis`.
+
+Boxes follow: if the sample has `box` (... n 4), float32 left, top, right, bottom in 0..1 of the picture, crops and
+flips move it. A box of four equal numbers, such as all zero, marks "nothing there"; a flip leaves it as it is.
+
+Optical flow, `forward_flow` and `backward_flow` (... 2 h w) float32, is in pixels, the first component along rows:
+flips also negate the component that they mirror, `Resize` scales the components with the picture.
 
 Crop before resizing: a crop only makes a view.
 """
@@ -18,33 +23,31 @@ from torchvision.transforms.v2 import functional as tv
 
 from ..registry import register
 from .dataset import Sample
+from .geometry import crop_box, flip_box, nearest_exact, scale_flow
 
 ATTEMPTS = 10  # crops drawn before the fallback
+FLOWS = ("forward_flow", "backward_flow")
+LABELS = ("segment", "semantic", "ignore")  # whose values must not be mixed
 
 
-def crop(sample: Sample, keys: list[str], top: int, left: int, height: int, width: int) -> Sample:
-    """Return the sample with a window of the named pictures (as views) and its boxes relative to the window."""
+def crop(sample: Sample, keys: list[str], window: tuple[int, int, int, int], value: float = 0.0) -> Sample:
+    """Return the sample with a window of the named pictures (as views) and its boxes relative to the window.
+
+    Args:
+        sample: not changed.
+        keys: pictures and label maps of one size.
+        window: top, left, height, width, pixels.
+        value: of boxes that the window does not show.
+
+    Raises:
+        ValueError: the pictures differ in size, or the sample lacks one.
+    """
+    top, left, height, width = window
     frame = frame_size(sample, keys)
     pictures = {key: sample[key][..., top : top + height, left : left + width] for key in keys if key != "box"}
     if "box" in sample:
-        pictures["box"] = crop_box(sample["box"], frame, (top, left, height, width))
+        pictures["box"] = crop_box(sample["box"], frame, window, value)
     return {**sample, **pictures}
-
-
-def crop_box(box: Tensor, frame: tuple[int, int], window: tuple[int, int, int, int]) -> Tensor:
-    """Return boxes relative to a window, cut at its borders; those without area become zero.
-
-    Args:
-        box: (... n 4) float, left, top, right, bottom in 0..1 of the frame.
-        frame: height, width, pixels.
-        window: top, left, height, width, pixels.
-    """
-    top, left, height, width = window
-    scale = box.new_tensor([frame[1], frame[0], frame[1], frame[0]])
-    origin = box.new_tensor([left, top, left, top])
-    box = ((box * scale - origin) / box.new_tensor([width, height, width, height])).clip(0, 1)
-    area = (box[..., 2:] > box[..., :2]).all(dim=-1, keepdim=True)
-    return torch.where(area, box, torch.zeros_like(box))
 
 
 def frame_size(sample: Sample, keys: list[str]) -> tuple[int, int]:
@@ -57,6 +60,8 @@ def frame_size(sample: Sample, keys: list[str]) -> tuple[int, int]:
     if missing:
         raise ValueError(f"a transform wants {missing}, the sample has {sorted(sample)}; add it to the dataset's keys")
     sizes = {key: tuple(sample[key].shape[-2:]) for key in keys if key != "box"}
+    if not sizes:
+        raise ValueError(f"a transform of pictures wants at least one among its keys, got {keys}")
     if len(set(sizes.values())) != 1:
         raise ValueError(f"pictures cropped together must have one size, these have {sizes}")
     return next(iter(sizes.values()))
@@ -74,6 +79,7 @@ class RandomCrop:
         keys: pictures and label maps; boxes follow by themselves.
         scale: least and greatest fraction.
         ratio: least and greatest aspect.
+        value: all four numbers of boxes that the window does not show.
 
     Raises:
         ValueError: not two rising positive numbers.
@@ -81,16 +87,22 @@ class RandomCrop:
 
     is_random = True
 
-    def __init__(self, keys: list[str], scale: list[float] = (0.75, 1.0), ratio: list[float] = (3 / 4, 4 / 3)):
+    def __init__(
+        self,
+        keys: list[str],
+        scale: list[float] = (0.75, 1.0),
+        ratio: list[float] = (3 / 4, 4 / 3),
+        value: float = 0.0,
+    ):
         for name, bounds in (("scale", scale), ("ratio", ratio)):
             if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
                 raise ValueError(f"{name} must be two rising positive numbers, got {bounds}")
-        self.keys, self.scale, self.ratio = keys, scale, ratio
+        self.keys, self.scale, self.ratio, self.value = keys, scale, ratio, value
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the sample, cropped."""
         frame = frame_size(sample, self.keys)
-        return crop(sample, self.keys, *self.window(*frame, rng))
+        return crop(sample, self.keys, self.window(*frame, rng), self.value)
 
     def window(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Draw top, left, height and width of the window, pixels."""
@@ -112,16 +124,16 @@ class CenterCrop:
     Args:
         keys: pictures and label maps; boxes follow by themselves.
         size: side of a square, or height and width, pixels; None means the largest square.
+        value: all four numbers of boxes that the window does not show.
 
     Raises:
-        ValueError: when called, if the window is larger than the picture.
+        ValueError: a size that is none; when called, if the window is larger than the picture.
     """
 
     is_random = False
 
-    def __init__(self, keys: list[str], size: int | list[int] | None = None):
-        self.keys = keys
-        self.size = [size, size] if isinstance(size, int) else size
+    def __init__(self, keys: list[str], size: int | list[int] | None = None, value: float = 0.0):
+        self.keys, self.size, self.value = keys, pair(size), value
 
     def __call__(self, sample: Sample, rng: np.random.Generator | None = None) -> Sample:
         """Return the sample, cropped."""
@@ -129,12 +141,27 @@ class CenterCrop:
         height, width = self.size or (min(frame), min(frame))
         if height > frame[0] or width > frame[1]:
             raise ValueError(f"CenterCrop of {height}x{width} from a picture of {frame[0]}x{frame[1]}")
-        return crop(sample, self.keys, (frame[0] - height) // 2, (frame[1] - width) // 2, height, width)
+        window = (frame[0] - height) // 2, (frame[1] - width) // 2, height, width
+        return crop(sample, self.keys, window, self.value)
+
+
+def pair(size: int | list[int] | None) -> list[int] | None:
+    """Return height and width of a size that may be given as the side of a square.
+
+    Raises:
+        ValueError: not one or two positive numbers, or None.
+    """
+    sides = [size, size] if isinstance(size, int) else size
+    if sides is not None and (len(sides) != 2 or min(sides) < 1):
+        raise ValueError(f"size must be the side of a square, or height and width, in pixels; got {size}")
+    return sides
 
 
 @register
 class Resize:
     """Scale pictures (antialiased; uint8 stays uint8) or label maps (`nearest-exact`). Boxes, being relative, stay.
+
+    Optical flow is measured in pixels of the new size afterwards.
 
     Args:
         keys: pictures or label maps.
@@ -144,7 +171,8 @@ class Resize:
         max_size: with `keep_aspect`, bound of the long side, pixels.
 
     Raises:
-        ValueError: an unknown mode, or `keep_aspect` with two numbers.
+        ValueError: an unknown mode, `keep_aspect` with two numbers, a size that is none, or label maps that a mode
+            other than nearest-exact would mix.
     """
 
     is_random = False
@@ -164,6 +192,10 @@ class Resize:
             raise ValueError(f"keep_aspect wants one number as size, got {size}")
         if max_size is not None and not keep_aspect:
             raise ValueError("max_size has a meaning only with keep_aspect=True")
+        labels = [key for key in keys if key in LABELS]
+        if labels and mode != "nearest-exact":
+            raise ValueError(f"{mode} would mix the ids of {labels}; resize label maps with mode nearest-exact")
+        pair(size)
         self.keys, self.size, self.mode, self.keep_aspect, self.max_size = keys, size, mode, keep_aspect, max_size
 
     def __call__(self, sample: Sample, rng: np.random.Generator | None = None) -> Sample:
@@ -171,12 +203,21 @@ class Resize:
         resized = {}
         for key in self.keys:
             picture = sample[key]
-            size = self.target(*picture.shape[-2:])
+            height, width = picture.shape[-2:]
+            size = self.target(height, width)
             if self.mode == "nearest-exact":
                 resized[key] = nearest_exact(picture, size)
+            elif picture.ndim == 2:  # torchvision wants channels
+                resized[key] = self.interpolate(picture[None], size)[0]
             else:
-                resized[key] = tv.resize(picture, list(size), InterpolationMode(self.mode), antialias=True)
+                resized[key] = self.interpolate(picture, size)
+            if key in FLOWS:
+                resized[key] = scale_flow(resized[key], size[0] / height, size[1] / width)
         return {**sample, **resized}
+
+    def interpolate(self, picture: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return (... c h w), antialiased."""
+        return tv.resize(picture, list(size), InterpolationMode(self.mode), antialias=True)
 
     def target(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width that a picture gets."""
@@ -188,54 +229,44 @@ class Resize:
         return (short, long) if height <= width else (long, short)
 
 
-def nearest_exact(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return (... h w), each target pixel taking the source pixel that its centre falls into.
-
-    Args:
-        picture: (... h w), any type.
-        size: height and width wanted, pixels.
-    """
-    array = picture.numpy()  # whose indexing is six times as fast as torch's for small integers
-    for axis, target in ((-2, size[0]), (-1, size[1])):
-        source = array.shape[axis]
-        if source != target:
-            # in float32 like PyTorch's nearest-exact, which decides where a centre falls on a border
-            scale = np.float32(source) / np.float32(target)
-            index = ((np.arange(target, dtype=np.float32) + np.float32(0.5)) * scale).astype(np.int64)
-            array = array.take(np.minimum(index, source - 1), axis)
-    return torch.from_numpy(array)
-
-
 @register
 class RandomFlip:
-    """Mirror left and right, all keys together.
+    """Mirror all keys together: left and right, or top and bottom.
 
     Args:
         keys: pictures and label maps; boxes follow by themselves.
         p: probability.
+        axis: horizontal swaps left and right, vertical top and bottom.
 
     Raises:
-        ValueError: p is no probability.
+        ValueError: p is no probability, or another axis.
     """
 
     is_random = True
+    axes = ("horizontal", "vertical")
 
-    def __init__(self, keys: list[str], p: float = 0.5):
+    def __init__(self, keys: list[str], p: float = 0.5, axis: str = "horizontal"):
         if not 0 <= p <= 1:
             raise ValueError(f"p must be between 0 and 1, got {p}")
-        self.keys, self.p = keys, p
+        if axis not in self.axes:
+            raise ValueError(f"axis {axis!r} is none of {', '.join(self.axes)}")
+        self.keys, self.p, self.axis = keys, p, axis
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Return the sample, flipped or not."""
         if rng.uniform() >= self.p:
             return sample
-        flipped = {key: sample[key].flip(-1) for key in self.keys if key != "box"}
+        flipped = {key: self.flip(key, sample[key]) for key in self.keys if key != "box"}
         if "box" in sample:
-            left, top, right, bottom = sample["box"].unbind(-1)
-            box = torch.stack([1 - right, top, 1 - left, bottom], dim=-1)
-            null = (sample["box"] == 0).all(dim=-1, keepdim=True)
-            flipped["box"] = torch.where(null, sample["box"], box)
+            flipped["box"] = flip_box(sample["box"], self.axis)
         return {**sample, **flipped}
+
+    def flip(self, key: str, picture: Tensor) -> Tensor:
+        """Return (... h w) mirrored; of optical flow the mirrored component is negated too."""
+        horizontal = self.axis == "horizontal"
+        if key in FLOWS:
+            picture = scale_flow(picture, 1 if horizontal else -1, -1 if horizontal else 1)
+        return picture.flip(-1 if horizontal else -2)
 
 
 @register
@@ -248,13 +279,13 @@ class Normalize:
         std: per channel, same scale.
 
     Raises:
-        ValueError: lengths differ or a std is not positive.
+        ValueError: lengths differ or a std is not positive; when called, if a picture has another number of channels.
     """
 
     is_random = False
 
     def __init__(self, keys: list[str], mean: list[float], std: list[float]):
-        if len(mean) != len(std) or not mean or min(std) <= 0:
+        if not mean or not std or len(mean) != len(std) or min(std) <= 0:
             raise ValueError(f"mean and std need one number per channel, std positive; got {mean} and {std}")
         self.keys, self.mean, self.std = keys, mean, std
         self.constants: dict[torch.device, tuple[Tensor, Tensor]] = {}  # copying them each step would stall the device
@@ -266,6 +297,8 @@ class Normalize:
     def normalize(self, picture: Tensor) -> Tensor:
         """Return (picture - mean) / std, (... c h w) float32."""
         device = picture.device
+        if picture.ndim < 3 or picture.shape[-3] != len(self.mean):
+            raise ValueError(f"Normalize has numbers for {len(self.mean)} channels, got (... c h w) {[*picture.shape]}")
         if device not in self.constants:
             self.constants[device] = tuple(
                 torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]

@@ -126,7 +126,8 @@ class Segmentation:
     """Score index maps against true ones; all scores come from one contingency table.
 
     `ari`, `mbo` and `miou` treat the background as an object, `ari_fg`, `mbo_fg` and `miou_fg` leave it out. Clips
-    count as one picture: a segment must keep its object over time.
+    count as one picture: a segment must keep its object over time. Pixels of `ignore` count nowhere, not in the areas
+    of the predicted segments either.
     """
 
     def __init__(
@@ -134,8 +135,9 @@ class Segmentation:
         prediction: str = "output.segment",
         target: str = "batch.segment",
         scores: tuple[str, ...] = SCORES,
+        ignore: str | None = None,
     ):
-        """Set the paths of the two maps and the scores wanted.
+        """Set the paths of the two maps, the scores wanted, and the path of a map of pixels to leave out.
 
         Raises:
             ValueError: a score is unknown.
@@ -146,16 +148,19 @@ class Segmentation:
         self.prediction = prediction
         self.target = target
         self.scores = tuple(scores)
+        self.ignore = ignore
 
     def __call__(self, batch: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, tuple[Tensor, Tensor]]:
         """Score each sample; the maps are (b h w) or (b t h w) integer, the true one with 0 = background.
+
+        The map of pixels to leave out is bool, of the same shape. A sample without any other pixel is not valid.
 
         Returns:
             name -> (value (b) float64, 0 where not valid; valid (b) bool).
 
         Raises:
             ConfigError: a path leads to no tensor.
-            ValueError: the maps differ in shape or hold no ids.
+            ValueError: the maps differ in shape or hold no ids, or `ignore` is not bool.
         """
         prediction = fetch_tensor(self.prediction, batch, output, "Segmentation.prediction")
         target = fetch_tensor(self.target, batch, output, "Segmentation.target")
@@ -164,16 +169,26 @@ class Segmentation:
                 f"{self.prediction} {tuple(prediction.shape)} and {self.target} {tuple(target.shape)}: "
                 "two index maps of one shape (b h w) or (b t h w) are needed"
             )
+        valid = None if self.ignore is None else self._fetch_valid(batch, output, target)
         prediction, target, rows, columns = _compact(prediction.flatten(1), target.flatten(1))
         size = max(1, PIECE_ENTRIES // (rows * columns))
         pieces = [
-            self._score(_count(some_prediction, some_target, rows, columns))
-            for some_prediction, some_target in zip(prediction.split(size), target.split(size), strict=True)
+            self._score(_count(prediction[part], target[part], rows, columns, None if valid is None else valid[part]))
+            for part in (slice(start, start + size) for start in range(0, max(len(prediction), 1), size))
         ]
         return {
             name: (torch.cat([piece[name][0] for piece in pieces]), torch.cat([piece[name][1] for piece in pieces]))
             for name in self.scores
         }
+
+    def _fetch_valid(self, batch: Mapping[str, Any], output: Mapping[str, Any], target: Tensor) -> Tensor:
+        ignore = fetch_tensor(self.ignore, batch, output, "Segmentation.ignore")
+        if ignore.shape != target.shape or ignore.dtype != torch.bool:
+            raise ValueError(
+                f"{self.ignore} is {tuple(ignore.shape)} {ignore.dtype}; "
+                f"to go with {self.target} it must be {tuple(target.shape)} bool"
+            )
+        return ~ignore.flatten(1)
 
     def _score(self, table: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         functions = {"ari": adjusted_rand_index, "mbo": mean_best_overlap, "miou": mean_iou}

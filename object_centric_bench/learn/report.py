@@ -7,8 +7,8 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..picture import rows, save_grid
 from .loop import Run, evaluate
-from .picture import rows, save_grid
 
 NAMES = {"ari": "ARI", "ari_fg": "ARI_fg", "mbo": "mBO", "miou": "mIoU", "mbo_fg": "mBO_fg", "miou_fg": "mIoU_fg"}
 

@@ -41,6 +41,7 @@ class Tokenizer(Freezable):
         self.quantizer = quantizer
         self.decoder = decoder
         self.latent_mix = latent_mix
+        self.dim, self.num_codes = quantizer.dim, quantizer.num_codes
 
     def forward(self, feature: Tensor, sample: bool = False) -> dict[str, Tensor]:
         """Tokenize, and decode if there is a decoder.

@@ -3,9 +3,8 @@
 from torch import Tensor, nn
 
 from object_centric_bench.model.backbone import extract
-from object_centric_bench.model.mlp import zero_biases
+from object_centric_bench.model.second_stage import SecondStage, fit_codes, fit_feature
 from object_centric_bench.model.sizes import require_equal
-from object_centric_bench.model.slot_attention import group
 from object_centric_bench.registry import register
 
 
@@ -25,7 +24,7 @@ class VQDINO(nn.Module):
 
     def __init__(self, backbone: nn.Module, tokenizer: nn.Module):
         super().__init__()
-        require_equal(("backbone's dim", backbone.dim, "tokenizer.encoder's input_dim", tokenizer.encoder.input_dim))
+        require_equal(*fit_feature(backbone, tokenizer))
         if tokenizer.decoder is None:
             raise ValueError("the tokenizer needs a decoder: the first stage learns by reconstructing images")
         self.backbone = backbone
@@ -50,65 +49,6 @@ class VQDINO(nn.Module):
         return {"feature": feature, **self.tokenizer(feature, sample=self.training)}
 
 
-class SecondStage(nn.Module):
-    """What the second stages share: slots from a backbone's features, codes from the first stage's frozen tokenizer.
-
-    Args:
-        backbone: images to features.
-        projection: features to the tokens of slot attention.
-        initializer: batch size to initial slots.
-        slot_attention: tokens and initial slots to slots.
-        tokenizer: features to codes; it is frozen here, and its weights come from the first stage.
-        decoder: from slots; what it gives is the method's.
-        sample_codes: draw the codes in training, at the quantizer's `logit_scale`, instead of taking the nearest.
-
-    Raises:
-        ValueError: widths or grids of parts that meet differ.
-    """
-
-    def __init__(
-        self,
-        backbone: nn.Module,
-        projection: nn.Module,
-        initializer: nn.Module,
-        slot_attention: nn.Module,
-        tokenizer: nn.Module,
-        decoder: nn.Module,
-        sample_codes: bool = True,
-    ):
-        super().__init__()
-        require_equal(
-            ("backbone's dim", backbone.dim, "projection's input width", projection.input_dim),
-            ("projection's output width", projection.dim, "slot_attention's input_dim", slot_attention.input_dim),
-            ("initializer's dim", initializer.dim, "slot_attention's dim", slot_attention.dim),
-            ("backbone's dim", backbone.dim, "tokenizer.encoder's input_dim", tokenizer.encoder.input_dim),
-            ("slot_attention's dim", slot_attention.dim, "decoder's slot width", decoder.dim),
-            ("backbone's grid", backbone.grid, "decoder's grid", decoder.grid),
-            *self.decoder_fit(backbone, tokenizer.quantizer, decoder),
-        )
-        self.backbone = backbone
-        self.projection = projection
-        self.initializer = initializer
-        self.slot_attention = slot_attention
-        self.tokenizer = tokenizer.requires_grad_(False).eval()
-        self.decoder = decoder
-        self.sample_codes = sample_codes
-        zero_biases(projection)
-
-    @staticmethod
-    def decoder_fit(backbone: nn.Module, quantizer: nn.Module, decoder: nn.Module) -> list[tuple]:
-        """Return the sizes that this method's decoder must share, as `require_equal` takes them."""
-        raise TypeError("SecondStage is no method by itself: build VVOTfd or VVOMlp")
-
-    def encode(self, image: Tensor | None, feature: Tensor | None) -> dict[str, Tensor]:
-        """Return feature, code, quantized, slots and attention, shaped as the methods' `forward` says."""
-        feature = extract(self.backbone, image, feature)
-        token = self.tokenizer(feature, sample=self.training and self.sample_codes)
-        slots, attention = group(feature, self.projection, self.initializer(len(feature)), self.slot_attention)
-        codes = {"code": token["code"], "quantized": token["quantized"]}
-        return {"feature": feature, **codes, "slots": slots, "attention": attention}
-
-
 @register
 class VVOTfd(SecondStage):
     """Second stage of VVO with an autoregressive decoder: slots predict the codes. Arguments: see `SecondStage`.
@@ -117,12 +57,9 @@ class VVOTfd(SecondStage):
     """
 
     @staticmethod
-    def decoder_fit(backbone: nn.Module, quantizer: nn.Module, decoder: nn.Module) -> list[tuple]:
-        """Code vectors are the decoder's tokens, codes its classes."""
-        return [
-            ("tokenizer.quantizer's dim", quantizer.dim, "decoder's dim", decoder.dim),
-            ("tokenizer.quantizer's num_codes", quantizer.num_codes, "decoder's num_codes", decoder.num_codes),
-        ]
+    def fit(backbone: nn.Module, tokenizer: nn.Module, decoder: nn.Module) -> list[tuple]:
+        """Features are tokenized, code vectors are the decoder's tokens, codes its classes."""
+        return [*fit_feature(backbone, tokenizer), *fit_codes(tokenizer, decoder)]
 
     def forward(self, image: Tensor | None = None, feature: Tensor | None = None) -> dict[str, Tensor]:
         """Find objects and predict codes from them.
@@ -139,8 +76,10 @@ class VVOTfd(SecondStage):
             attention: (b s h w) float, sums to 1 over s.
             logits: (b k h w) float.
         """
-        output = self.encode(image, feature)
-        return {**output, "logits": self.decoder(output["quantized"], output["slots"])}
+        output = self.find_slots(image, feature)
+        token = self.tokenize(output["feature"])
+        logits = self.decoder(token["quantized"], output["slots"])
+        return {**output, "code": token["code"], "quantized": token["quantized"], "logits": logits}
 
 
 @register
@@ -151,10 +90,11 @@ class VVOMlp(SecondStage):
     """
 
     @staticmethod
-    def decoder_fit(backbone: nn.Module, quantizer: nn.Module, decoder: nn.Module) -> list[tuple]:
-        """Code vector and feature lie side by side in the decoder's output."""
-        width = quantizer.dim + backbone.dim
-        return [("tokenizer.quantizer's dim plus backbone's dim", width, "decoder's output width", decoder.output_dim)]
+    def fit(backbone: nn.Module, tokenizer: nn.Module, decoder: nn.Module) -> list[tuple]:
+        """Features are tokenized; code vector and feature lie side by side in the decoder's output."""
+        width = tokenizer.dim + backbone.dim
+        sides = ("tokenizer's dim plus backbone's dim", width, "decoder's output width", decoder.output_dim)
+        return [*fit_feature(backbone, tokenizer), sides]
 
     def forward(self, image: Tensor | None = None, feature: Tensor | None = None) -> dict[str, Tensor]:
         """Find objects and reconstruct code vectors and features from them.
@@ -173,7 +113,15 @@ class VVOMlp(SecondStage):
             quantized_reconstruction: (b d h w) float.
             feature_reconstruction: (b c h w) float.
         """
-        output = self.encode(image, feature)
+        output = self.find_slots(image, feature)
+        token = self.tokenize(output["feature"])
         reconstruction, mask = self.decoder(output["slots"])
-        quantized, feature = reconstruction.split([self.tokenizer.quantizer.dim, self.backbone.dim], dim=1)
-        return {**output, "mask": mask, "quantized_reconstruction": quantized, "feature_reconstruction": feature}
+        quantized, feature = reconstruction.split([self.tokenizer.dim, self.backbone.dim], dim=1)
+        return {
+            **output,
+            "code": token["code"],
+            "quantized": token["quantized"],
+            "mask": mask,
+            "quantized_reconstruction": quantized,
+            "feature_reconstruction": feature,
+        }

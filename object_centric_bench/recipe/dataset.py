@@ -12,6 +12,7 @@ def images(
     augment: bool = True,
     num_workers: int = 4,
     options: dict | None = None,
+    maps: tuple[str, ...] = (),
 ) -> dict:
     """The dataset section for still images in `<folder>/train.lmdb` and `<folder>/val.lmdb`.
 
@@ -24,11 +25,13 @@ def images(
         augment: crop and flip at random in training; False treats both splits alike.
         num_workers: processes that read and decode.
         options: further arguments of the class.
+        maps: further label maps to read, which are cropped, resized and flipped like `segment`.
     """
-    keys = ["image", "segment"] if segment else ["image"]
+    labels = ["segment", *maps] if segment else []
+    keys = ["image", *labels]
     resize = [dict(type="Resize", keys=["image"], size=[resolution, resolution], mode="bilinear")]
-    if segment:
-        resize.append(dict(type="Resize", keys=["segment"], size=[resolution, resolution], mode="nearest-exact"))
+    if labels:
+        resize.append(dict(type="Resize", keys=labels, size=[resolution, resolution], mode="nearest-exact"))
     centre = [dict(type="CenterCrop", keys=keys), *resize]
     random = [dict(type="RandomCrop", keys=keys), *resize, dict(type="RandomFlip", keys=keys, p=0.5)]
 
@@ -48,6 +51,59 @@ def images(
 def coco(resolution: int, batch_size: int, segment: bool = True) -> dict:
     """COCO panoptic 2017; things are objects, stuff and unlabelled pixels are background."""
     return images("COCO", "coco", resolution, batch_size, segment, options=dict(instance=True) if segment else None)
+
+
+def clevrtex(resolution: int, batch_size: int, segment: bool = True) -> dict:
+    """ClevrTex, validated on scenes with other shapes and materials."""
+    return images("ClevrTex", "clevrtex", resolution, batch_size, segment)
+
+
+def voc(resolution: int, batch_size: int, segment: bool = True, legacy: bool = False) -> dict:
+    """PASCAL VOC with `ignore`, the border around objects, for a metric that leaves it out.
+
+    For published files set `labels` of both splits; see the class.
+
+    Args:
+        resolution: side of the square image that the model gets, in pixels.
+        batch_size: images per step.
+        segment: read label maps too.
+        legacy: do without `ignore`, so that borders count as background, as the reference scores them.
+    """
+    options = dict(labels=None) if segment else None
+    return images("VOC", "voc", resolution, batch_size, segment, options=options, maps=() if legacy else ("ignore",))
+
+
+def movi_d(
+    resolution: int, batch_size: int, eval_batch_size: int, segment: bool = True, num_boxes: int = 21, frames: int = 6
+) -> dict:
+    """MOVi-D: clips for training, whole videos for evaluation.
+
+    Args:
+        resolution: side of the square frames that the model gets, in pixels.
+        batch_size: clips per step.
+        eval_batch_size: videos at once in evaluation.
+        segment: read label maps and boxes too, and start clips at multiples of their length; stage 1 needs no labels,
+            and its clips start anywhere.
+        num_boxes: rows of `box`, one per slot; videos with fewer objects get zeros, of more objects the last are cut.
+        frames: length of a clip.
+    """
+    keys = ["video", "segment"] if segment else ["video"]
+    resize = [dict(type="Resize", keys=["video"], size=[resolution, resolution], mode="bilinear")]
+    if segment:
+        resize.append(dict(type="Resize", keys=["segment"], size=[resolution, resolution], mode="nearest-exact"))
+    boxes = [dict(type="PadTo", keys=["box"], axis=1, size=num_boxes, truncate=True)] if segment else []
+    random = [dict(type="RandomCrop", keys=keys), *resize, dict(type="RandomFlip", keys=keys, p=0.5), *boxes]
+    centre = [dict(type="CenterCrop", keys=keys), *resize, *boxes]
+    read = [*keys, "box"] if segment else keys
+    clip = dict(type="RandomClip", size=frames, aligned=segment)
+    return dict(
+        train=dict(type="MOVi", file="movi_d/train.lmdb", keys=read, transforms=random, clip=clip),
+        eval=dict(type="MOVi", file="movi_d/val.lmdb", keys=read, transforms=centre),
+        batch_transforms=[dict(type="Normalize", keys=["video"], mean=MEAN, std=STD)],
+        batch_size=batch_size,
+        eval_batch_size=eval_batch_size,
+        num_workers=4,
+    )
 
 
 def shapes(resolution: int, batch_size: int, segment: bool = True) -> dict:

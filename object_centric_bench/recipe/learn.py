@@ -18,10 +18,16 @@ def adam_with_warmup(lr: float, total_steps: int, max_grad_norm: float = 1.0) ->
     )
 
 
-def segmentation(mask: str, size: list[int], best: str = "mbo") -> dict:
-    """Masks at `mask` become index maps of `size` [h, w] and are scored; the best checkpoint is by the score `best`."""
+def segmentation(mask: str, size: list[int], best: str = "mbo", ignore: str | None = None) -> dict:
+    """Masks at `mask` become index maps of `size` [h, w] and are scored; the best checkpoint is by the score `best`.
+
+    Pixels that the bool map at `ignore` marks, such as `batch.ignore` of VOC, are not scored.
+    """
+    metric = dict(type="Segmentation", prediction="output.segment", target="batch.segment")
+    if ignore is not None:
+        metric["ignore"] = ignore
     return dict(
-        metric=[dict(type="Segmentation", prediction="output.segment", target="batch.segment")],
+        metric=[metric],
         callback=[dict(type="MaskToSegment", mask=mask, size=size), *keeping(best, higher=True)],
     )
 

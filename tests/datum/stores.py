@@ -22,8 +22,8 @@ def raw(file, pairs):
             transaction.put(key, value)
 
 
-def published(file, records, protocol=4):
-    """Write records as a published file: a pickled list of keys, a pickled dict per sample."""
-    keys = [b"%06d" % index for index in range(len(records))]
-    pairs = {key: pickle.dumps(value, protocol) for key, value in zip(keys, records, strict=True)}
-    raw(file, {b"__keys__": pickle.dumps(keys, protocol), **pairs})
+def published(file, records, keys=None):
+    """Write records as a published file: a pickled dict per sample, and a pickled list of keys (or what `keys` is)."""
+    stored = [b"%06d" % index for index in range(len(records))]
+    pairs = {key: pickle.dumps(value, 4) for key, value in zip(stored, records, strict=True)}
+    raw(file, {b"__keys__": pickle.dumps(stored if keys is None else keys, 4), **pairs})

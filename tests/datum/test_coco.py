@@ -1,6 +1,8 @@
 """COCO: conversion of the raw layout, and both generations of published files, against the reference's numbers."""
 
 import json
+import os
+import re
 import shutil
 
 import cv2
@@ -97,8 +99,9 @@ def test_rows_of_lost_segments_are_dropped(converted):
     assert dropped > 10
 
 
-def test_two_workers_write_the_same_bytes(raw, converted, tmp_path):
-    convert(raw / "coco", tmp_path, workers=2)
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_any_number_of_workers_writes_the_same_bytes(raw, converted, tmp_path, workers):
+    convert(raw / "coco", tmp_path, workers=workers)
     for name in ("train.lmdb", "val.lmdb"):
         assert (tmp_path / name).read_bytes() == (converted / name).read_bytes()
 
@@ -150,12 +153,23 @@ def edit(folder, change, split="train"):
     file.write_text(json.dumps(content))
 
 
+def cut(file, share):
+    os.truncate(file, int(file.stat().st_size * share))
+
+
+def scramble(file):
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 20] = bytes(20)
+    file.write_bytes(content)
+
+
 def first(content):
     return content["annotations"][0]
 
 
 BAD = {
-    "no folder": (lambda f: shutil.rmtree(f), "is no folder"),
+    "no folder": (lambda f: shutil.rmtree(f), "train2017 is missing.*is no folder"),
     "categories": (
         lambda f: (f / "annotations" / coco.CATEGORIES).unlink(),
         "panoptic_coco_categories.json is missing",
@@ -163,22 +177,22 @@ BAD = {
     "categories damaged": (lambda f: (f / "annotations" / coco.CATEGORIES).write_text("[1]"), "list of categories"),
     "images": (lambda f: shutil.rmtree(f / "train2017"), r"train2017 is missing.*holds annotations, val2017"),
     "labels": (lambda f: shutil.rmtree(f / "annotations/panoptic_val2017"), "panoptic_val2017 is missing"),
-    "json": (lambda f: (f / "annotations/panoptic_train2017.json").unlink(), r"panoptic_train2017.json cannot be read"),
+    "json": (lambda f: (f / "annotations/panoptic_train2017.json").unlink(), r"panoptic_train2017.json is missing"),
     "json cut": (lambda f: (f / "annotations/panoptic_train2017.json").write_text("{"), "no valid JSON"),
-    "json other": (lambda f: (f / "annotations/panoptic_train2017.json").write_text("{}"), "no list 'annotations'"),
+    "json other": (lambda f: (f / "annotations/panoptic_train2017.json").write_text("{}"), "lists no annotation"),
     "json empty": (lambda f: edit(f, lambda c: c["annotations"].clear()), "lists no annotation"),
     "one image": (
         lambda f: (f / "train2017/000000900031.jpg").unlink(),
-        r"lacks 1 of 6 files, such as 000000900031.jpg",
+        r"1 bad:\n.*000000900031.jpg is missing\n.*--skip_bad",
     ),
     "one label": (
         lambda f: (f / "annotations/panoptic_train2017/000000900031.png").unlink(),
-        r"lacks 1 of 6 files, such as 000000900031.png",
+        r"1 bad:\n.*000000900031.png is missing\n.*--skip_bad",
     ),
     "no key": (lambda f: edit(f, lambda c: first(c)["segments_info"][0].pop("bbox")), r"000000900103.png.*'bbox'"),
     "category": (
         lambda f: edit(f, lambda c: first(c)["segments_info"][0].update(category_id=999)),
-        r"000000900103.png.*999",
+        r"000000900103.png has a segment of category 999, not listed in panoptic_coco_categories.json",
     ),
     "repeated": (
         lambda f: edit(f, lambda c: first(c)["segments_info"].append(first(c)["segments_info"][0])),
@@ -188,9 +202,26 @@ BAD = {
 BAD_LATE = {  # found while converting
     "image damaged": (
         lambda f: (f / "train2017/000000900031.jpg").write_bytes(b"no picture"),
-        r"000000900031.jpg cannot be decoded",
+        r"000000900031.jpg is no picture",
     ),
-    "image empty": (lambda f: (f / "train2017/000000900031.jpg").write_bytes(b""), r"900031.jpg cannot be decoded"),
+    "image empty": (lambda f: (f / "train2017/000000900031.jpg").write_bytes(b""), r"900031.jpg is empty"),
+    "image cut off": (lambda f: cut(f / "train2017/000000900031.jpg", 0.95), r"900031.jpg is cut off"),
+    "label cut off": (
+        lambda f: cut(f / "annotations/panoptic_train2017/000000900031.png", 0.95),
+        r"900031.png is cut off, its end is missing",
+    ),
+    "label empty": (
+        lambda f: (f / "annotations/panoptic_train2017/000000900031.png").write_bytes(b""),
+        r"900031.png is empty",
+    ),
+    "label no picture": (
+        lambda f: (f / "annotations/panoptic_train2017/000000900031.png").write_bytes(b"no picture"),
+        r"900031.png is no PNG",
+    ),
+    "label damaged inside": (
+        lambda f: scramble(f / "annotations/panoptic_train2017/000000900031.png"),
+        r"900031.png (cannot be decoded|: its ids)",
+    ),
     "sizes": (
         lambda f: shutil.copy(f / "train2017/000000900027.jpg", f / "train2017/000000900031.jpg"),
         r"000000900031.jpg has 426x640 pixels, .*000000900031.png \d+x\d+",
@@ -217,7 +248,27 @@ def test_bad_pictures_leave_no_half_file(broken, tmp_path, case):
     damage(broken)
     with pytest.raises(DataError, match=text):
         convert(broken, tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert list((tmp_path / "out").glob("*.lmdb")) == []
+
+
+@pytest.mark.parametrize("case", [*BAD_LATE, "one image", "one label", "category", "repeated", "no key"])
+def test_bad_images_are_left_out_on_request(broken, tmp_path, case):
+    damage, text = (BAD_LATE | BAD)[case]
+    damage(broken)
+    convert(broken, tmp_path / "out", skip_bad=True, workers=2)
+    reader = Reader(tmp_path / "out" / "train.lmdb", "coco")
+    assert len(reader) == 5 and len(reader.header.attributes["left_out"]) == 1
+    wanted = text.partition(r"1 bad:\n.*")[2].partition(r"\n")[0] or text
+    assert re.search(wanted, reader.header.attributes["left_out"][0])
+    assert len(Reader(tmp_path / "out" / "val.lmdb", "coco")) == 4
+
+
+def test_counts_other_than_the_official_ones_are_said(raw, tmp_path, caplog):
+    convert(raw / "coco", tmp_path / "a", split=("val",))
+    assert "4 samples, the official download 5000" in caplog.text
+    caplog.clear()
+    convert(raw / "coco", tmp_path / "b", split=("val",), limit=2)
+    assert not caplog.text
 
 
 def test_an_existing_target_stops_before_the_source_is_read(converted):

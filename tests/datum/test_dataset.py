@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from object_centric_bench.datum.dataset import decode_image, renumber
+from object_centric_bench.datum.lmdb import Header, header_value
 from object_centric_bench.datum.record import DataError, pack
 from object_centric_bench.datum.shapes import Shapes
 from object_centric_bench.registry import ConfigError, build
+
+from .stores import raw, write
 
 RNG = np.random.default_rng(0)
 
@@ -90,7 +93,7 @@ def test_damaged_samples_are_named(tmp_path):
 
 
 def test_empty_file(tmp_path):
-    write(tmp_path / "a.lmdb", "shapes", [])
+    raw(tmp_path / "a.lmdb", dict([header_value(Header("shapes", 0, 0))]))
     with pytest.raises(DataError, match="holds no samples"):
         Shapes("a.lmdb", ["image"], data_dir=str(tmp_path))
 

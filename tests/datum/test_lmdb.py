@@ -9,7 +9,6 @@ import shutil
 import struct
 import threading
 
-import lmdb
 import msgpack
 import numpy as np
 import pytest
@@ -19,8 +18,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from object_centric_bench.datum import lmdb as store
-from object_centric_bench.datum.lmdb import DataError, Reader, pack, unpickle, write
+from object_centric_bench.datum import unpickle as unpickling
+from object_centric_bench.datum.lmdb import Reader
+from object_centric_bench.datum.record import DataError, pack, seal, unpack, unpack_entry
+from object_centric_bench.datum.unpickle import unpickle
 from tests.conftest import require
+
+from .stores import published, raw, write
 
 COMMAND = "python convert.py toy"
 
@@ -43,14 +47,6 @@ def make(file, count=70, **options):
 def file(tmp_path):
     make(tmp_path / "toy.lmdb")
     return tmp_path / "toy.lmdb"
-
-
-def raw(file, pairs):
-    """Write an LMDB file with exactly these entries."""
-    environment = lmdb.open(str(file), subdir=False, lock=False, map_size=1 << 24)
-    with environment, environment.begin(write=True) as transaction:
-        for key, value in pairs.items():
-            transaction.put(key, value)
 
 
 # ------------------------------------------------------------------------------------------------------- round trips
@@ -78,8 +74,8 @@ def test_what_goes_in_comes_out(file):
     )
 )
 def test_arrays_round_trip(array):
-    body = msgpack.unpackb(pack({"array": array}).value[4:])
-    decoded = store._unpack_array(body["array"])
+    ((_, value),) = pack({"array": array}).values
+    decoded = unpack_entry(unpack(value)["array"])
     np.testing.assert_array_equal(decoded, array)
     assert decoded.dtype == array.dtype.newbyteorder("<") and decoded.shape == array.shape
     assert decoded.flags.writeable
@@ -91,24 +87,41 @@ def test_label_maps_with_any_number_of_ids(tmp_path_factory, ids, seed):
     segment = np.random.default_rng(seed).integers(0, ids + 1, (300, 300)).astype(np.uint16)
     segment[0, 0] = ids
     file = tmp_path_factory.mktemp("ids") / "a.lmdb"
-    header = write(file, "toy", [pack({"segment": segment})])
-    assert header.max_segment == ids == Reader(file).header.max_segment
+    write(file, "toy", [pack({"segment": segment})])
+    assert Reader(file).header.max_segment == ids
     np.testing.assert_array_equal(Reader(file).read(0)["segment"], segment)
 
 
 def test_header_and_attributes(tmp_path):
-    header = write(tmp_path / "a.lmdb", "toy", [], attributes={"source": "here", "seed": 3})
-    assert Reader(tmp_path / "a.lmdb").header == header
-    assert header.attributes == {"source": "here", "seed": 3} and header.num_samples == 0
+    make(tmp_path / "a.lmdb", 1, attributes={"source": "here", "seed": 3})
+    header = Reader(tmp_path / "a.lmdb").header
+    assert header.attributes == {"source": "here", "seed": 3} and header.num_samples == 1
 
 
 def test_grows_beyond_its_first_map(tmp_path, monkeypatch):
-    original = lmdb.open
-    monkeypatch.setattr(store.lmdb, "open", lambda path, **o: original(path, **{**o, "map_size": 1 << 16}))
+    monkeypatch.setattr(store, "SMALLEST_MAP", 1 << 16)
     make(tmp_path / "a.lmdb", count=200)
     monkeypatch.undo()
     Reader(tmp_path / "a.lmdb").verify()
     assert len(Reader(tmp_path / "a.lmdb")) == 200
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_any_slice_of_a_list_reads_those_elements_only(tmp_path_factory, data):
+    length = data.draw(st.integers(1, 12))
+    frames = [np.full((2, 3), n, np.uint8) for n in range(length)]
+    file = tmp_path_factory.mktemp("lists") / "a.lmdb"
+    write(file, "toy", [pack({"video": [bytes([n]) for n in range(length)], "segment": frames, "source_id": "x"})] * 2)
+    reader = Reader(file)
+    assert reader.header.num_samples == 2 and reader.header.max_segment == length - 1
+    chosen = data.draw(st.slices(length))
+    calls = []
+    record = reader.read(1, choose=lambda count: calls.append(count) or range(count)[chosen])
+    assert calls == [length] and record["source_id"] == "x"
+    assert record["video"] == [bytes([n]) for n in range(length)][chosen]
+    np.testing.assert_array_equal(np.array(record["segment"]), np.array(frames[chosen]))
+    assert reader.read(0)["video"] == [bytes([n]) for n in range(length)]
 
 
 def test_same_bytes_twice(tmp_path):
@@ -121,59 +134,6 @@ def test_same_bytes_twice(tmp_path):
 def test_only_numbers_are_stored(entry):
     with pytest.raises(DataError, match="not stored"):
         pack({"entry": entry})
-
-
-# ----------------------------------------------------------------------------------------------------------- writing
-
-
-def test_refuses_an_existing_target_unless_forced(file):
-    before = file.read_bytes()
-    with pytest.raises(DataError, match=r"exists.*--force"):
-        make(file, count=2)
-    assert file.read_bytes() == before
-    make(file, count=2, force=True)
-    assert len(Reader(file)) == 2  # notices that the file is another one
-    assert [path.name for path in file.parent.iterdir()] == ["toy.lmdb"]
-
-
-def test_an_error_leaves_nothing_behind_and_keeps_the_old_file(file):
-    before = file.read_bytes()
-
-    def samples():
-        for index in range(200):
-            if index == 150:
-                raise KeyboardInterrupt
-            yield pack(record(index))
-
-    with pytest.raises(KeyboardInterrupt):
-        write(file, "toy", samples(), force=True)
-    assert file.read_bytes() == before
-    assert [path.name for path in file.parent.iterdir()] == ["toy.lmdb"]
-
-
-def test_folders_are_made_or_refused(tmp_path):
-    make(tmp_path / "new" / "folder" / "a.lmdb", count=1)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot write"):
-        make(tmp_path / "file" / "a.lmdb")
-    with pytest.raises(DataError, match="is a folder"):
-        make(tmp_path / "new")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_refused(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(DataError, match="cannot write"):
-        make(tmp_path / "a.lmdb")
-
-
-def test_a_file_whose_writer_was_killed_is_recognised(tmp_path):
-    partial = tmp_path / "a.lmdb"
-    with store._writable(partial) as environment:
-        store._commit(environment, [(b"00000000", pack(record(0)).value)])
-        environment.sync(True)
-    with pytest.raises(DataError, match=r"unfinished.*repeat: python convert.py toy"):
-        Reader(partial, "toy", COMMAND)
 
 
 # --------------------------------------------------------------------------------------------------------- bad files
@@ -224,7 +184,7 @@ def test_another_dataset(file):
 
 def test_newer_version(tmp_path):
     fields = {"magic": store.MAGIC, "version": 2, "dataset": "toy", "num_samples": 0, "max_segment": 0}
-    raw(tmp_path / "a.lmdb", {store.HEADER_KEY: store._seal(msgpack.packb(fields))})
+    raw(tmp_path / "a.lmdb", {store.HEADER_KEY: seal(msgpack.packb(fields))})
     with pytest.raises(DataError, match=r"version 2.*reads 1"):
         Reader(tmp_path / "a.lmdb")
 
@@ -233,15 +193,15 @@ def test_foreign_lmdb(tmp_path):
     raw(tmp_path / "a.lmdb", {b"a": b"b"})
     with pytest.raises(DataError, match="neither ours nor a published"):
         Reader(tmp_path / "a.lmdb")
-    raw(tmp_path / "b.lmdb", {store.HEADER_KEY: store._seal(msgpack.packb({"magic": "other"}))})
+    raw(tmp_path / "b.lmdb", {store.HEADER_KEY: seal(msgpack.packb({"magic": "other"}))})
     with pytest.raises(DataError, match="not written by this framework"):
         Reader(tmp_path / "b.lmdb")
 
 
 def test_header_and_records_disagree(tmp_path):
     fields = {"magic": store.MAGIC, "version": 1, "dataset": "toy", "num_samples": 5, "max_segment": 0}
-    raw(tmp_path / "a.lmdb", {store.HEADER_KEY: store._seal(msgpack.packb(fields)), b"00000000": b"1234"})
-    with pytest.raises(DataError, match="announces 5 samples and holds 1"):
+    raw(tmp_path / "a.lmdb", {store.HEADER_KEY: seal(msgpack.packb(fields)), b"00000000": b"1234"})
+    with pytest.raises(DataError, match="announces 5 records and holds 1"):
         Reader(tmp_path / "a.lmdb")
 
 
@@ -266,17 +226,6 @@ def test_no_such_index(file):
 
 
 # ------------------------------------------------------------------------------------------------- published records
-
-
-def published(file, records, keys=None):
-    listed = [b"%06d" % index for index in range(len(records))]
-    raw(
-        file,
-        {
-            **{key: pickle.dumps(value, 4) for key, value in zip(listed, records, strict=True)},
-            store.PUBLISHED_KEY: pickle.dumps(listed if keys is None else keys, 4),
-        },
-    )
 
 
 @pytest.mark.parametrize("protocol", range(3, 6))
@@ -341,7 +290,7 @@ def test_arrays_that_hold_no_numbers_are_refused(array):
 
 def test_dtypes_with_fields_in_their_state_are_refused():
     with pytest.raises(DataError, match="structured"):
-        store._DType("u1").__setstate__((3, "<", None, ("a",), {"a": 0}, 1, 1, 0))
+        unpickling._DType("u1").__setstate__((3, "<", None, ("a",), {"a": 0}, 1, 1, 0))
 
 
 @settings(deadline=None, max_examples=200)
@@ -404,7 +353,7 @@ def test_reads_in_other_processes(file, method):
 
 def test_a_forked_process_opens_its_own_handle(file):
     Reader(file)
-    assert str(file) in store._open
+    assert str(file) in store._paths
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     process = context.Process(target=lambda: queue.put(len(store._open)))

@@ -6,13 +6,17 @@ import signal
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from object_centric_bench.datum.dataset import Dataset
 from object_centric_bench.datum.lmdb import Reader
-from object_centric_bench.datum.record import DataError, pack
 from object_centric_bench.datum.loader import batches, collate, epoch_length, eval_batches
+from object_centric_bench.datum.record import DataError, pack
 from object_centric_bench.datum.shapes import Shapes, convert
 from object_centric_bench.datum.transform import RandomCrop, RandomFlip, Resize
+
+from .stores import write
 
 KEYS = ["image", "segment"]
 
@@ -42,7 +46,7 @@ def same(first, second):
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores, on purpose
-@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.parametrize("workers", [1, 2, 3])
 def test_same_batches_for_any_number_of_workers(dataset, workers):
     same(take(dataset), take(dataset, num_workers=workers))
 
@@ -79,10 +83,6 @@ def test_epochs_are_permutations_that_differ(dataset):
 
 
 def test_draws_differ_between_epochs_samples_and_seeds(folder):
-    class Draw:
-        def __call__(self, sample, rng):
-            return {**sample, "segment": torch.tensor([rng.integers(2**31)])}
-
     dataset = Shapes("train.lmdb", ["segment"], [Draw()], str(folder))
     dataset.finish = lambda sample: sample
     draws = torch.cat([batch["segment"].flatten() for seed in (1, 2) for batch in take(dataset, seed=seed)])
@@ -114,12 +114,65 @@ def test_evaluation_reads_everything_once_in_order(folder, workers):
 
 def test_entries_per_segment_are_padded():
     samples = [
-        {"index": 3, "box": torch.ones(2, 4), "category": torch.tensor([7, 8])},
-        {"index": 4, "box": torch.ones(0, 4), "category": torch.zeros(0, dtype=torch.int64)},
+        {"index": 3, "box": torch.ones(2, 4), "category": torch.tensor([7, 8]), "is_thing": torch.ones(2).bool()},
+        {"index": 4, "box": torch.ones(0, 4), "category": torch.zeros(0).long(), "is_thing": torch.zeros(0).bool()},
     ]
     batch = collate(samples)
     assert batch["box"].shape == (2, 2, 4) and batch["box"].sum(dim=(1, 2)).tolist() == [8, 0]
     assert batch["category"].tolist() == [[7, 8], [0, 0]] and batch["index"].tolist() == [3, 4]
+    assert batch["is_thing"].tolist() == [[True, True], [False, False]]
+
+
+def test_entries_per_object_of_videos_are_padded():
+    samples = [{"index": n, "box": torch.full((6, n, 4), 1.0), "visibility": torch.full((6, n), 9)} for n in (3, 0, 23)]
+    batch = collate(samples)
+    assert batch["box"].shape == (3, 6, 23, 4) and batch["visibility"].shape == (3, 6, 23)
+    assert batch["box"].sum(dim=(1, 2, 3)).tolist() == [6 * 4 * n for n in (3, 0, 23)]
+    assert (batch["visibility"][0, :, :3] == 9).all() and (batch["visibility"][0, :, 3:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "key, first, second, text",
+    [
+        ("box", (6, 3, 4), (5, 3, 4), "only the number of objects may differ"),
+        ("box", (3, 4), (6, 3, 4), "only the number of objects may differ"),
+        ("visibility", (6, 3), (5, 4), "only the number of objects may differ"),
+        ("video", (6, 3, 8, 8), (5, 3, 8, 8), "add a Resize"),
+        ("depth", (8, 8), (8, 9), "add a Resize"),
+    ],
+)
+def test_all_else_that_differs_is_named(key, first, second, text):
+    failure = collate([{"index": 8, key: torch.zeros(first)}, {"index": 9, key: torch.zeros(second)}])
+    assert f"samples [8, 9] differ in the size of {key!r}" in failure.message and text in failure.message
+    assert all(str(shape) in failure.message for shape in (first, second))
+
+
+class Draw:
+    """Replaces a sample's label map by a drawn number."""
+
+    is_random = True
+
+    def __call__(self, sample, rng):
+        return {**sample, "segment": torch.tensor([rng.integers(2**62)])}
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**40), st.integers(0, 3), st.integers(1, 7))
+def test_a_draw_depends_on_seed_epoch_and_index_only(folder, seed, epoch, batch_size):
+    """Not on the size of batches nor on where a run started; each epoch and each sample has its own."""
+    dataset = Shapes("train.lmdb", ["segment"], [Draw()], str(folder))
+    dataset.finish = lambda sample: sample
+    length = epoch_length(dataset, batch_size)
+    start = epoch * length
+    drawn = {}
+    for step, batch in enumerate(
+        batches(dataset, batch_size, seed=seed, start_step=start, total_steps=start + 2 * length), start
+    ):
+        for index, draw in zip(batch["index"].tolist(), batch["segment"].flatten().tolist(), strict=True):
+            drawn[step // length, index] = draw
+    assert len(drawn) == 2 * len(dataset) == len(set(drawn.values()))
+    for number, index in ((epoch, 0), (epoch + 1, 21)):
+        assert drawn[number, index] == np.random.default_rng([seed, number, index, 1]).integers(2**62)
 
 
 # ------------------------------------------------------------------------------------------------------------- errors

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from object_centric_bench.datum.record import DataError
 from object_centric_bench.datum.parallel import ordered_map
+from object_centric_bench.datum.record import DataError
 
 
 def square(number):

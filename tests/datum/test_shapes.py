@@ -78,6 +78,6 @@ def test_both_targets_are_checked_before_any_is_written(tmp_path):
     convert(tmp_path, 1, 1)
     (tmp_path / "train.lmdb").unlink()
     with pytest.raises(DataError, match=r"val.lmdb exists"):
-        convert(tmp_path, 1, 1)
+        convert(tmp_path, 1, 1, seed=1)
     assert not (tmp_path / "train.lmdb").exists()
-    convert(tmp_path, 1, 1, force=True)
+    convert(tmp_path, 1, 1, seed=1, force=True)

@@ -1,6 +1,4 @@
-"""Transforms against the reference's numbers, and properties of the random ones."""
-
-import json
+"""Transforms of pictures: properties, boxes, flow, label maps, messages. Reference numbers: test_transform_parity."""
 
 import numpy as np
 import pytest
@@ -8,88 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from object_centric_bench.datum.transform import (
-    CenterCrop,
-    Normalize,
-    RandomCrop,
-    RandomFlip,
-    Resize,
-    crop_box,
-    nearest_exact,
-)
+from object_centric_bench.datum.geometry import crop_box, nearest_exact
+from object_centric_bench.datum.transform import FLOWS, CenterCrop, Normalize, RandomCrop, RandomFlip, Resize
 from object_centric_bench.registry import CLASSES
-from tests.conftest import GOLDEN
-
-# The numbers were made with PyTorch 2.14; older ones round an antialiased uint8 picture to the next level in places.
-LEVELS = 0 if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14) else 1
-RENAMED = {"bbox": "box"}
-# not here: the first version's flip, which leaves right < left, and padding and slicing of an axis
-SUPPORTED = {
-    "center crop",
-    "resize",
-    "normalize",
-    "crop boxes",
-    "whole validation pipeline",
-    "flip (later version)",
-}
-
-
-def cases():
-    file = GOLDEN / "transforms.npz"
-    if not file.exists():
-        return []
-    found = json.loads(str(np.load(file)["cases"]))
-    upside_down = [
-        case for case in found if case["arguments"].get("dims") == [-2]
-    ]  # pictures are never flipped so here
-    return [case for case in found if case["kind"] in SUPPORTED and case not in upside_down]
-
-
-def run_case(kind, arguments, sample):
-    if kind == "center crop":
-        return CenterCrop(arguments["keys"], arguments["size"])(sample)
-    if kind == "resize":
-        size = arguments["size"]
-        options = dict(keep_aspect=True, max_size=arguments.get("max_size")) if isinstance(size, int) else {}
-        return Resize(arguments["keys"], size, arguments["interp"], **options)(sample)
-    if kind == "normalize":
-        mean, std = (np.ravel(arguments[name]).tolist() for name in ("mean", "std"))
-        return Normalize(arguments["keys"], mean, std)(sample)
-    if kind == "crop boxes":
-        window = tuple(arguments[name] for name in "tlhw")
-        return {"box": crop_box(sample["box"], (arguments["h0"], arguments["w0"]), window)}
-    if kind == "flip (later version)":
-        assert arguments["p"] == 1.0
-        return RandomFlip(arguments["keys"], 1.0)(sample, np.random.default_rng(0))
-    image = "video" if "video" in sample else "image"
-    sample = CenterCrop([image, "segment"])(sample)
-    sample = Resize([image], arguments["resolution"])(sample)
-    sample = Resize(["segment"], arguments["resolution"], "nearest-exact")(sample)
-    return Normalize([image], [123.675, 116.28, 103.53], [58.395, 57.12, 57.375])(sample)
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize("case", cases(), ids=lambda case: f"{case['case']}-{case['kind']}")
-def test_equals_the_reference(golden, case):
-    arrays = np.load(golden / "transforms.npz")
-    inputs = {RENAMED.get(n, n): torch.from_numpy(arrays[f"{case['case']}.in.{n}"]) for n in case["inputs"]}
-    outputs = run_case(case["kind"], case["arguments"], inputs)
-    for name in case["outputs"]:
-        expected = torch.from_numpy(arrays[f"{case['case']}.out.{name}"])
-        value = outputs[RENAMED.get(name, name)]
-        if name == "bbox":
-            if case["kind"] == "whole validation pipeline":  # padded to the slots there, in the collation here
-                expected = expected[:, : value.shape[1]]
-            lost = (expected == case["arguments"].get("value", 0)).all(-1, keepdim=True)
-            expected = torch.where(lost, 0.0, expected)
-            if case["kind"].startswith("flip"):  # the later version moves null boxes too
-                null = (inputs["box"] == 0).all(-1, keepdim=True)
-                expected = torch.where(null, 0.0, expected)
-        assert value.dtype == expected.dtype
-        levels = LEVELS if case["kind"] in ("resize", "whole validation pipeline") and name in ("image", "video") else 0
-        scale = 1 / 57 if value.is_floating_point() and case["kind"] != "resize" else 1  # after normalisation
-        tolerance = levels * scale + (1e-6 if value.is_floating_point() else 0)
-        torch.testing.assert_close(value, expected, rtol=0, atol=tolerance)
 
 
 @settings(deadline=None, max_examples=50)
@@ -160,10 +79,139 @@ def both_nearest_exact(source, target):
     return nearest_exact(line, (1, target)).numpy()[0, 0], expected.numpy()[0, 0]
 
 
+# -------------------------------------------------------------------------------------------------------------- boxes
+
+
 def test_boxes_follow_a_crop():
     sample = {"image": torch.zeros(3, 40, 60), "box": torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.1, 0.5]])}
     out = CenterCrop(["image"])(sample)
     torch.testing.assert_close(out["box"], torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]))
+    out = CenterCrop(["image"], value=-1)(sample)
+    torch.testing.assert_close(out["box"], torch.tensor([[0.0, 0.0, 1.0, 1.0], [-1.0, -1.0, -1.0, -1.0]]))
+    out = RandomCrop(["image"], scale=[4.0, 4.0], ratio=[0.1, 0.1], value=-1)(sample, np.random.default_rng(0))
+    assert (out["box"][1] == -1).all()  # the fallback, 4 columns in the middle
+
+
+def test_rounding_leaves_nothing_of_a_box_that_touches_the_window_from_outside():
+    box = torch.tensor([[0.0, 0.0, 9 / 35, 1.0]])  # its right side is 9.000001 pixels in float32
+    assert box[0, 2] * 35 > 9
+    assert (crop_box(box, (35, 35), (0, 9, 35, 26)) == 0).all()
+
+
+def test_boxes_of_nothing_are_not_flipped():
+    box = torch.tensor([[0.0, 0.0, 0.0, 0.0], [-1.0, -1.0, -1.0, -1.0], [0.0, 0.25, 0.5, 1.0]])
+    for axis, expected in (("horizontal", [0.5, 0.25, 1.0, 1.0]), ("vertical", [0.0, 0.0, 0.5, 0.75])):
+        out = RandomFlip(["image"], 1.0, axis)({"image": torch.zeros(3, 4, 4), "box": box}, np.random.default_rng(0))
+        assert out["box"].tolist() == [*box[:2].tolist(), expected]
+
+
+def box_of(mask):
+    """Left, top, right, bottom in 0..1 of a (h w) bool mask, right and bottom exclusive; zeros if it is empty."""
+    height, width = mask.shape
+    rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
+    if not len(rows):
+        return torch.zeros(4)
+    sides = [columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height]
+    return torch.cat(sides).float()
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_boxes_agree_with_transformed_masks(data):
+    """Of rectangles, after crop, flips and a whole-number resize; of videos and of images; 0 stays background."""
+    height, width = data.draw(st.integers(6, 40)), data.draw(st.integers(6, 40))
+    frames, seed = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 2**32))
+    masks = torch.zeros(frames, 3, height, width, dtype=torch.bool)
+    for t in range(frames):
+        for n in range(data.draw(st.integers(0, 3))):
+            top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+            bottom, right = data.draw(st.integers(top + 1, height)), data.draw(st.integers(left + 1, width))
+            masks[t, n, top:bottom, left:right] = True
+    sample = {
+        "video": masks.byte(),
+        "ignore": masks,
+        "box": torch.stack([torch.stack([*map(box_of, m)]) for m in masks]),
+    }
+    rng, keys = np.random.default_rng(seed), ["video", "ignore"]
+    for transform in (RandomCrop(keys, scale=[0.1, 1.0]), RandomFlip(keys), RandomFlip(keys, axis="vertical")):
+        sample = transform(sample, rng)
+    size = [2 * n for n in sample["ignore"].shape[-2:]]
+    sample = Resize(["ignore"], size, "nearest-exact")(sample)
+    for boxes, moved in zip(sample["box"], sample["ignore"], strict=True):
+        torch.testing.assert_close(boxes, torch.stack([*map(box_of, moved)]), rtol=0, atol=1e-5)
+        assert ((boxes == 0).all(-1) == ~moved.flatten(1).any(-1)).all()
+    assert sample["ignore"].dtype == torch.bool and (sample["video"].bool() == sample["ignore"][..., ::2, ::2]).all()
+
+
+# -------------------------------------------------------------------------------------------------- flow, depth, labels
+
+
+def pointing(height, width, seed):
+    """Return where each pixel of a picture points to, (h w 2) row and column, and that as flow (1 2 h w)."""
+    rng = np.random.default_rng(seed)
+    target = torch.from_numpy(np.stack([rng.integers(0, n, (height, width)) for n in (height, width)], -1))
+    return target, (target - grid(height, width)).permute(2, 0, 1)[None].float()
+
+
+def grid(height, width):
+    return torch.stack(torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij"), dim=-1)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(4, 30), st.integers(4, 30), st.integers(0, 2**32), st.sampled_from(FLOWS))
+def test_flow_still_points_to_the_same_things_after_crop_and_flips(height, width, seed, key):
+    target, flow = pointing(height, width, seed)
+    sample = {key: flow, "row": target[..., 0], "column": target[..., 1]}
+    keys, rng = list(sample), np.random.default_rng(seed)
+    top, left, h, w = RandomCrop(keys).window(height, width, np.random.default_rng(seed))
+    sample = RandomCrop(keys)(sample, rng)
+    targets = torch.stack([sample["row"] - top, sample["column"] - left], dim=-1)
+    for axis, side, size in (("vertical", 0, h), ("horizontal", 1, w)):
+        flipped = rng.integers(2)
+        sample = RandomFlip(keys, float(flipped), axis)(sample, rng)
+        if flipped:
+            targets = targets.flip(side)
+            targets[..., side] = size - 1 - targets[..., side]
+    assert (sample[key][0].permute(1, 2, 0) + grid(h, w) == targets).all()
+
+
+@pytest.mark.parametrize("mode", Resize.modes)
+def test_flow_is_measured_in_pixels_of_the_new_size(mode):
+    flow = torch.tensor([3.0, -4.0])[:, None, None].expand(5, 2, 20, 30)
+    out = Resize(list(FLOWS), [40, 10], mode)(dict.fromkeys(FLOWS, flow))
+    for key in FLOWS:
+        assert out[key].shape == (5, 2, 40, 10) and out[key].dtype == torch.float32
+        torch.testing.assert_close(out[key][:, 0], torch.full((5, 40, 10), 6.0))
+        torch.testing.assert_close(out[key][:, 1], torch.full((5, 40, 10), -4 / 3))
+
+
+@pytest.mark.parametrize("flow", [torch.zeros(2, 8, 8, dtype=torch.int32), torch.zeros(4, 3, 8, 8)])
+def test_what_is_no_flow_is_refused(flow):
+    for transform in (Resize(["forward_flow"], 4, "nearest-exact"), RandomFlip(["forward_flow"], 1.0)):
+        with pytest.raises(ValueError, match="optical flow must be"):
+            transform({"forward_flow": flow}, np.random.default_rng(0))
+
+
+def test_depth_is_an_ordinary_picture():
+    video = torch.arange(2 * 6 * 8, dtype=torch.float32).reshape(2, 1, 6, 8)
+    picture = video[0, 0].byte()
+    for depth in (video, picture):
+        out = Resize(["depth"], 3)(CenterCrop(["depth"])({"depth": depth}))["depth"]
+        assert out.shape == (*depth.shape[:-2], 3, 3) and out.dtype == depth.dtype
+        expected = Resize(["image"], 3)({"image": depth.reshape(-1, 1, 6, 8)[..., 1:7]})["image"]
+        assert (out.flatten() == expected.flatten()).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int32])
+def test_label_maps_of_all_types(dtype):
+    keys = ["segment", "semantic", "ignore"]
+    label = (torch.arange(5 * 7).reshape(5, 7) % 2).to(dtype)
+    sample = dict.fromkeys(keys, label)
+    sample = RandomFlip(keys, 1.0)(CenterCrop(keys, [4, 6])(sample), np.random.default_rng(0))
+    out = Resize(keys, [8, 12], "nearest-exact")(sample)
+    for key in keys:
+        assert out[key].dtype == dtype
+        assert (out[key] == label[:4, :6].flip(-1).repeat_interleave(2, 0).repeat_interleave(2, 1)).all()
 
 
 def test_crops_are_views():
@@ -186,6 +234,14 @@ def test_normalize_takes_batches_and_numbers_per_channel():
         (lambda: RandomCrop(["image"], scale=[1.0, 0.5]), "scale"),
         (lambda: RandomFlip(["image"], 1.5), "between 0 and 1"),
         (lambda: Normalize(["image"], [1.0], [0.0]), "std"),
+        (lambda: Normalize(["image"], None, None), "std"),
+        (lambda: Normalize(["image"], [1.0, 2.0], [1.0, 2.0])({"image": torch.zeros(1, 3, 8, 8)}), "for 2 channels"),
+        (lambda: Normalize(["depth"], [1.0], [1.0])({"depth": torch.zeros(8, 8)}), "for 1 channels"),
+        (lambda: RandomFlip(["image"], axis="up"), "horizontal, vertical"),
+        (lambda: Resize(["segment"], 8), "would mix the ids of .'segment'."),
+        (lambda: Resize(["image"], [8, 8, 8]), "side of a square"),
+        (lambda: CenterCrop(["image"], 0), "side of a square"),
+        (lambda: CenterCrop(["box"])({"box": torch.zeros(1, 4)}), "at least one"),
         (lambda: Resize(["image"], 8, mode="nearest"), "nearest-exact"),
         (lambda: Resize(["image"], 8, max_size=9), "keep_aspect"),
         (lambda: CenterCrop(["image"], 9)({"image": torch.zeros(3, 8, 8)}), "9x9 from a picture of 8x8"),

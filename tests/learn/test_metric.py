@@ -1,5 +1,6 @@
 """Scores of segmentations. Unless said otherwise numbers come from running published implementations once."""
 
+import functools
 import math
 from fractions import Fraction
 from itertools import permutations
@@ -89,6 +90,51 @@ def test_unlabelled_pixels_left_out():
     assert result["ari_fg"][0].item() == pytest.approx(1)
     assert result["mbo_fg"][0].item() == pytest.approx(0.822222, abs=1e-6)
     assert result["miou_fg"][0].item() == pytest.approx(0.822222, abs=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_ignored_pixels_count_nowhere(data):
+    """Against scikit-learn and the scores of the remaining pixels as a picture of one row."""
+    shape = data.draw(st.sampled_from([(2, 3, 5), (2, 2, 3, 4)]))  # a batch of pictures or of clips
+    size = math.prod(shape)
+    highest = data.draw(st.sampled_from([3, 3000]))  # 3000: the table is made from ranks
+    draw = functools.partial(st.lists, min_size=size, max_size=size)
+    prediction = torch.tensor(data.draw(draw(st.integers(0, highest)))).view(shape)
+    target = torch.tensor(data.draw(draw(st.integers(0, highest)))).view(shape)
+    ignore = torch.tensor(data.draw(draw(st.booleans()))).view(shape)
+    metric = Segmentation(ignore="batch.ignore")
+    result = metric({"segment": target, "ignore": ignore}, {"segment": prediction})
+    for index in range(len(target)):
+        kept = ~ignore[index]
+        if not kept.any():
+            assert not any(result[name][1][index] for name in SCORES)
+            continue
+        plain = score(prediction[index][kept][None, None], target[index][kept][None, None])
+        for name in SCORES:
+            assert result[name][1][index] == plain[name][1][0]
+            assert result[name][0][index].item() == pytest.approx(plain[name][0].item(), abs=1e-12)
+        expected = adjusted_rand_score(target[index][kept], prediction[index][kept])
+        assert result["ari"][0][index].item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_ignored_pixels_in_pieces(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    prediction, target = torch.randint(0, 5, (2, 7, 6, 6), generator=generator)
+    batch = {"segment": target, "ignore": torch.rand(7, 6, 6, generator=generator) < 0.4}
+    metric = Segmentation(ignore="batch.ignore")
+    whole = metric(batch, {"segment": prediction})
+    monkeypatch.setattr(metric_module, "PIECE_ENTRIES", 50)
+    for name, (value, valid) in metric(batch, {"segment": prediction}).items():
+        assert torch.equal(value, whole[name][0]) and torch.equal(valid, whole[name][1])
+
+
+@pytest.mark.parametrize("ignore", [torch.zeros(1, 4, 4), torch.zeros(1, 4, 3, dtype=torch.bool)])
+def test_ignore_must_fit(ignore):
+    with pytest.raises(ValueError, match=r"batch.ignore is .*it must be \(1, 4, 4\) bool"):
+        Segmentation(ignore="batch.ignore")({"segment": label_map(T), "ignore": ignore}, {"segment": label_map(T)})
+    with pytest.raises(ConfigError, match=r"Segmentation.ignore: there is no 'batch.ignore'"):
+        score(label_map(T), label_map(T), ignore="batch.ignore")
 
 
 def test_batch_of_two_averages_valid_samples():

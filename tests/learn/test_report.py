@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from object_centric_bench.learn import picture
+from object_centric_bench import picture
 from object_centric_bench.learn.report import evaluate_and_report, table
 
 

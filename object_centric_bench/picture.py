@@ -1,4 +1,4 @@
-"""Picture grids: input, ground truth, prediction and one column per slot."""
+"""Pictures for people: segments in colours, and grids of input, ground truth, prediction and one column per slot."""
 
 import colorsys
 from pathlib import Path
@@ -51,7 +51,11 @@ def rows(image: Tensor, target: Tensor | None, segment: Tensor | None, mask: Ten
 
 
 def save_grid(file: Path, grid: list[list[np.ndarray]]) -> None:
-    """Write rows of equally large pictures (h w 3) uint8 as one PNG."""
+    """Write rows of equally large pictures (h w 3) uint8 as one PNG, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     height, width = grid[0][0].shape[:2]
     canvas = np.full(
         (len(grid) * (height + GAP) - GAP, max(map(len, grid)) * (width + GAP) - GAP, 3), 255, dtype=np.uint8
@@ -60,5 +64,8 @@ def save_grid(file: Path, grid: list[list[np.ndarray]]) -> None:
         for c, picture in enumerate(row):
             canvas[r * (height + GAP) :, c * (width + GAP) :][:height, :width] = picture
     temporary = file.with_suffix(".tmp.png")
-    Image.fromarray(canvas).save(temporary)
-    temporary.replace(file)
+    try:
+        Image.fromarray(canvas).save(temporary)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,137 @@
+"""Rewrite a published file in our format, and prove that nothing was lost."""
+
+import functools
+import logging
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from . import conversion
+from .clevrtex import ClevrTex
+from .coco import COCO
+from .dataset import Dataset
+from .lmdb import Reader
+from .movi import MOVi
+from .parallel import ordered_map
+from .record import DataError, Packed, pack
+from .voc import VOC
+
+log = logging.getLogger(__name__)
+
+DATASETS = (ClevrTex, COCO, MOVi, VOC)
+
+
+def upgrade(
+    source: str | Path,
+    target: str | Path,
+    /,
+    labels: Literal["merged", "border0"] | None = None,
+    workers: int = 0,
+    force: bool = False,
+) -> None:
+    """Rewrite a published LMDB file in our format and compare every decoded sample of the two.
+
+    The target gets its name after the comparison.
+
+    Args:
+        source: the published file.
+        target: the file to write.
+        labels: what the label maps of a published VOC file hold: merged (files of 2025), 0 = background and border; or
+            border0 (files of 2026), 0 = border, 1 = background.
+        workers: processes; 0 works here. The file is the same.
+        force: start from nothing and replace an existing target.
+
+    Raises:
+        DataError: the source is no published file, or of no known dataset; the target exists; a sample differs.
+    """
+    source, target = Path(source), Path(target)
+    conversion.refuse_existing(target, force)
+    reader = Reader(source)
+    if not reader.published:
+        raise DataError(f"{source} is in our format already, nothing is to be done")
+    if not len(reader):
+        raise DataError(f"{source} holds no samples; download it again")
+    options = (("labels", labels),) if labels else ()
+    name = recognise(reader)
+    keys = tuple(_record(str(source), name, options, 0))
+    attributes: dict[str, Any] = {"source": f"published file {source.name}", **dict(options)}
+    if name == COCO.__name__ and "isthing" not in reader.read(0):
+        attributes["things_only"] = True
+    unproven = target.with_name(f".{target.name}.unproven")
+    job = conversion.Job(
+        items=range(len(reader)),
+        sample=functools.partial(_sample, str(source), name, options),
+        files=functools.partial(_files, source),
+        attributes=attributes,
+        chunk=1,
+    )
+    if force:
+        unproven.unlink(missing_ok=True)
+    if not unproven.exists():  # else an earlier run was interrupted while comparing
+        conversion.write(unproven, _class(name).store, job, workers=workers, force=force)
+    compare = functools.partial(_compare, str(source), str(unproven), name, options, keys)
+    try:
+        if len(Reader(unproven, _class(name).store)) != len(reader):
+            raise DataError(f"{unproven} was made from another file; run the same command again")
+        for _ in ordered_map(compare, range(len(reader)), workers):
+            pass
+    except DataError:
+        unproven.unlink()
+        raise
+    conversion.refuse_existing(target, force)
+    os.replace(unproven, target)
+    log.warning("%s: %d samples, each decodes to the same %s as in %s", target, len(reader), ", ".join(keys), source)
+
+
+def recognise(reader: Reader) -> str:
+    """Return the name of the dataset class that knows a published file's records.
+
+    Raises:
+        DataError: none does.
+    """
+    stored = reader.read(0)
+    for cls in DATASETS:
+        if cls.recognises(stored):
+            return cls.__name__
+    raise DataError(f"{reader.file}: records with {', '.join(sorted(stored))} are of no known dataset")
+
+
+def _class(name: str) -> type[Dataset]:
+    return next(cls for cls in DATASETS if cls.__name__ == name)
+
+
+@functools.lru_cache(maxsize=2)  # per process: the source and the target
+def _dataset(file: str, name: str, options: tuple) -> Dataset:
+    cls = _class(name)
+    return cls(os.path.basename(file), [cls.offered[0]], data_dir=os.path.dirname(file), **dict(options))
+
+
+def _record(source: str, name: str, options: tuple, index: int) -> dict[str, Any]:
+    dataset = _dataset(source, name, options)
+    return dataset.translate(dataset.reader.read(index), dataset.offered, f"{source}, sample {index}")
+
+
+def _sample(source: str, name: str, options: tuple, index: int) -> Packed:
+    record = _record(source, name, options, index)
+    return pack({**record, "source_id": _dataset(source, name, options).source_id(index)})
+
+
+def _files(source: Path, index: int) -> list[Path]:
+    return [source]
+
+
+def _compare(source: str, target: str, name: str, options: tuple, keys: tuple[str, ...], index: int) -> None:
+    """Raise `DataError` unless a sample decodes to the same entries from both files."""
+    old = _record(source, name, options, index)
+    new = _dataset(target, name, ()).reader.read(index)
+    if set(old) != set(keys) or not set(keys) <= set(new):
+        raise DataError(f"{source}, sample {index} has {sorted(old)}, the first one {sorted(keys)}")
+    decoder = _dataset(source, name, options)
+    for key in keys:
+        before, after = decoder.entry(key, old[key], index), decoder.entry(key, new[key], index)
+        same = torch.equal(before, after) if isinstance(before, torch.Tensor) else np.array_equal(before, after)
+        if not same or before.dtype != after.dtype:
+            raise DataError(f"{target}: {key} of sample {index} differs from that in {source}")

@@ -1,3 +1,3 @@
-from . import callback, checkpoint, loop, loss, metric, optimizer, path, schedule
+from . import callback, checkpoint, loop, loss, metric, optimizer, path, perceptual, schedule
 
-__all__ = ["callback", "checkpoint", "loop", "loss", "metric", "optimizer", "path", "schedule"]
+__all__ = ["callback", "checkpoint", "loop", "loss", "metric", "optimizer", "path", "perceptual", "schedule"]

@@ -15,7 +15,7 @@ from ..registry import register
 from . import checkpoint
 from .loop import Run, TrainingStopped, check_finite
 from .metric import Average
-from .path import fetch
+from .path import fetch, fetch_tensor
 
 
 @register
@@ -29,7 +29,7 @@ class MaskToSegment:
         self.mask, self.size = mask, size
 
     def after_forward(self, run: Run) -> None:
-        """Add `output.segment` (b h w) uint8, slot index per pixel, and `output.segment_mask`, what it came from."""
+        """Add `output.segment` (b h w) or (b t h w) uint8, a slot per pixel, and its source `output.segment_mask`."""
         if run.measuring:
             mask = fetch(self.mask, run.batch, run.output, "MaskToSegment.mask")
             run.output["segment_mask"] = mask
@@ -37,23 +37,49 @@ class MaskToSegment:
 
 
 def mask_to_segment(mask: Tensor, size: list[int]) -> Tensor:
-    """Return the index (b h w) uint8 of the largest of masks (b s h' w'), resized bilinearly to `size` [h, w]."""
+    """Return the index of the largest mask per pixel after resizing bilinearly to `size` [h, w].
+
+    Args:
+        mask: (b s h' w') float; of videos (b t s h' w'), resized one by one, because a batch of them needs gigabytes.
+        size: of the index map.
+
+    Returns:
+        (b h w) or (b t h w) uint8.
+    """
+    if mask.ndim == 5:
+        return torch.stack([mask_to_segment(frames, size) for frames in mask])
     return F.interpolate(mask.float(), size=size, mode="bilinear", align_corners=False).argmax(dim=1).to(torch.uint8)
 
 
 @register
 class ReconstructionTarget:
-    """Resize the input picture to the size of its reconstruction, once per step for all losses: `batch.target`."""
+    """Resize the input picture to the size of its reconstruction, once per step for all losses: `batch.target`.
+
+    Of a reconstruction at several scales, `batch.target` is a list like it; each is made of the full picture.
+
+    Args:
+        image: path of the pictures (b c h w), or of videos (b t c h w).
+        reconstruction: path of a tensor, or of a list of them.
+    """
 
     def __init__(self, image: str = "batch.image", reconstruction: str = "output.reconstruction"):
         self.image, self.reconstruction = image, reconstruction
 
     def after_forward(self, run: Run) -> None:
-        """Add `batch.target` (b c h w) float, bicubic with antialias."""
-        image = fetch(self.image, run.batch, run.output)
-        size = fetch(self.reconstruction, run.batch, run.output).shape[-2:]
-        with torch.no_grad():
-            run.batch["target"] = F.interpolate(image, size=size, mode="bicubic", antialias=True)
+        """Add `batch.target` (b c h w) or (b t c h w) float, or a list of them, bicubic with antialias."""
+        image = fetch_tensor(self.image, run.batch, run.output, "ReconstructionTarget.image")
+        made = fetch(self.reconstruction, run.batch, run.output, "ReconstructionTarget.reconstruction")
+        if isinstance(made, (list, tuple)):
+            run.batch["target"] = [shrink_pictures(image, one.shape[-2:]) for one in made]
+        else:
+            run.batch["target"] = shrink_pictures(image, made.shape[-2:])
+
+
+@torch.no_grad()
+def shrink_pictures(image: Tensor, size: list[int]) -> Tensor:
+    """Return pictures (... c h w) float resized to `size` [h, w], bicubic with antialias."""
+    resized = F.interpolate(image.flatten(0, -4), size=size, mode="bicubic", antialias=True)
+    return resized.unflatten(0, image.shape[:-3])
 
 
 @register

@@ -5,7 +5,6 @@ temporary name and put in place by renaming; the one it replaces is kept until t
 whole one: `last`, or for an instant `last.old`.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -164,9 +163,3 @@ def _listed(kind: str, entries: list[str], most: int = 12) -> list[str]:
 
 def _has(names: set[str], prefix: str) -> bool:
     return any(name == prefix or name.startswith(f"{prefix}.") for name in names)
-
-
-def file_hash(file: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -14,6 +14,7 @@ from .metric import Average
 from .optimizer import train_mode
 
 EVENTS = ("before_train", "before_step", "after_forward", "after_step", "after_eval", "after_train")
+EVAL_SEED = 0  # of the model's draws while it is evaluated: the same weights score the same in every run
 
 
 class TrainingStopped(RuntimeError):
@@ -105,6 +106,7 @@ def forward(run: Run, batch: dict) -> None:
     for transform in run.batch_transforms:
         moved = transform(moved, None)
     run.batch = moved
+    run.output = {}  # what the last batch gave, gigabytes of logits for videos, makes room
     run.output = run.model(**{key: moved[key] for key in run.inputs if key in moved})
     emit(run, "after_forward")
 
@@ -180,7 +182,8 @@ def evaluate(run: Run, observe: Callable[[Run], None] | None = None) -> None:
     """Score the model on the evaluation split; sets `run.result` and `run.excluded`.
 
     Losses average over images, metrics over the images they are defined for. Random draws of the model come from a
-    generator of their own, so that evaluating changes neither the training that follows nor, repeated, its own result.
+    generator of their own, so that evaluating changes neither the training that follows nor, repeated, its own result;
+    the run's seed does not count either, which keeps losses with drawn noise (diffusion) comparable between runs.
 
     Args:
         observe: called after every batch, with `run.batch`, `run.output`, `run.scores` in place.
@@ -191,7 +194,7 @@ def evaluate(run: Run, observe: Callable[[Run], None] | None = None) -> None:
     apply_schedules(run)
     devices = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(run.seed)
+        torch.manual_seed(EVAL_SEED)
         for batch in tqdm(run.eval_batches(), "eval", run.eval_length, leave=False, disable=None):  # shown on terminals
             forward(run, batch)
             losses = {name: loss(run.batch, run.output) for name, loss in run.loss.items()}

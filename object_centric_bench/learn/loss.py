@@ -33,23 +33,28 @@ class MSE:
         prediction = fetch_tensor(self.prediction, batch, output, "MSE.prediction")
         target = fetch_tensor(self.target, batch, output, "MSE.target")
         if prediction.shape != target.shape:
-            raise ValueError(_mismatch("MSE", self.prediction, prediction, self.target, target, "one shape"))
+            raise ValueError(mismatch("MSE", self.prediction, prediction, self.target, target, "one shape"))
         with torch.autocast(prediction.device.type, enabled=False):
             return self.weight * F.mse_loss(_precise(prediction), _precise(target.detach()))
 
 
 @register
 class CrossEntropy:
-    """Cross-entropy of predicted codes, mean over all positions.
+    """Cross-entropy of predicted codes, mean over all positions; of codes with groups, the sum over groups of that.
 
     Args of the call, by path: prediction (b k h w) or (b t k h w) float, logits; target (b h w) or (b t h w) int64,
-    code indices below k.
+    code indices below k. With groups (GDR and MSF, Zhao et al.), k is the sum of their sizes, and the target is
+    (b g h w) or (b t g h w), the g-th index below the g-th size.
+
+    Args:
+        groups: number of codes in each group, in the logits' order; None for codes without groups.
     """
 
-    def __init__(self, prediction: str, target: str, weight: float = 1.0):
+    def __init__(self, prediction: str, target: str, weight: float = 1.0, groups: list[int] | None = None):
         self.prediction = prediction
         self.target = target
         self.weight = weight
+        self.groups = groups
 
     def __call__(self, batch: Mapping[str, Any], output: Mapping[str, Any]) -> Tensor:
         """Return the weighted loss, a scalar.
@@ -60,16 +65,24 @@ class CrossEntropy:
         """
         logits = fetch_tensor(self.prediction, batch, output, "CrossEntropy.prediction")
         target = fetch_tensor(self.target, batch, output, "CrossEntropy.target")
-        if logits.ndim < 4 or logits.shape[:-3] + logits.shape[-2:] != target.shape:
+        groups = self.groups
+        of_code = logits.shape[:-3] + (() if groups is None else (len(groups),)) + logits.shape[-2:]
+        if logits.ndim < 4 or of_code != target.shape or (groups is not None and logits.shape[-3] != sum(groups)):
             wanted = "(b k h w) and (b h w), or (b t k h w) and (b t h w)"
-            raise ValueError(_mismatch("CrossEntropy", self.prediction, logits, self.target, target, wanted))
+            if groups is not None:
+                sizes = f"{sum(groups)} h w) and (b"
+                wanted = f"(b {sizes} {len(groups)} h w), or (b t {sizes} t {len(groups)} h w)"
+            raise ValueError(mismatch("CrossEntropy", self.prediction, logits, self.target, target, wanted))
         if target.dtype != torch.int64:
             raise ValueError(f"CrossEntropy: {self.target} must hold int64 code indices, not {target.dtype}")
         # classes last: decoders make them there, so this undoes their transpose without a copy, and softmax over
         # neighbouring numbers is faster than over a strided axis
         logits = logits.movedim(-3, -1).flatten(0, -2)  # n k
         with torch.autocast(logits.device.type, enabled=False):
-            return self.weight * F.cross_entropy(_precise(logits), target.flatten())
+            if groups is None:
+                return self.weight * F.cross_entropy(_precise(logits), target.flatten())
+            parts = zip(logits.split(groups, dim=1), target.movedim(-3, 0), strict=True)
+            return self.weight * sum(F.cross_entropy(_precise(part), code.flatten()) for part, code in parts)
 
 
 @register
@@ -79,12 +92,16 @@ class UnitNorm:
     Zhao et al., "Vector-Quantized Vision Foundation Models for Object-Centric Learning", ACM MM 2025. The target is
     the group norm with one group and no affine map: statistics over all axes of a sample.
 
-    Args of the call, by path: prediction (b c ...) float.
+    Args of the call, by path: prediction (b c h w) float, or (b t c h w) float for videos.
+
+    Args:
+        joint: for videos, take statistics over a whole clip as the reference does, instead of over each frame.
     """
 
-    def __init__(self, prediction: str, weight: float):
+    def __init__(self, prediction: str, weight: float, joint: bool = False):
         self.prediction = prediction
         self.weight = weight
+        self.joint = joint
 
     def __call__(self, batch: Mapping[str, Any], output: Mapping[str, Any]) -> Tensor:
         """Return the weighted loss, a scalar.
@@ -95,6 +112,8 @@ class UnitNorm:
         prediction = fetch_tensor(self.prediction, batch, output, "UnitNorm.prediction")
         with torch.autocast(prediction.device.type, enabled=False):
             prediction = _precise(prediction)
+            if prediction.ndim == 5 and not self.joint:
+                prediction = prediction.flatten(0, 1)
             return self.weight * F.mse_loss(prediction, F.group_norm(prediction.detach(), num_groups=1))
 
 
@@ -103,9 +122,8 @@ def _precise(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def _mismatch(
-    loss: str, prediction_path: str, prediction: Tensor, target_path: str, target: Tensor, wanted: str
-) -> str:
+def mismatch(loss: str, prediction_path: str, prediction: Tensor, target_path: str, target: Tensor, wanted: str) -> str:
+    """Return what to say of two tensors whose shapes do not belong together."""
     return (
         f"{loss}: {prediction_path} is {tuple(prediction.shape)} and {target_path} is {tuple(target.shape)}; "
         f"{wanted} wanted, nothing is broadcast"

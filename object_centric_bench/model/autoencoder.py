@@ -1,12 +1,15 @@
 """Tokenizers: an encoder, a quantizer, and for the first training stage a decoder."""
 
 import logging
+from collections.abc import Iterable
+from pathlib import Path
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from object_centric_bench.model.freezing import Freezable, no_grad_if_frozen
 from object_centric_bench.model.sizes import require_equal, require_shape
-from object_centric_bench.model.weights import WeightsError, find_on_hub, read_file
+from object_centric_bench.model.weights import WeightsError, find_on_hub, mark, read_file
 from object_centric_bench.registry import register
 
 TAESD = "madebyollin/taesd"
@@ -19,6 +22,7 @@ log = logging.getLogger(__name__)
 class Tokenizer(Freezable):
     """A vector-quantized autoencoder: input to latents, latents to codes, codes to an image.
 
+    With a `LearnedCodebook` it is VQ-VAE (van den Oord et al., NeurIPS 2017), with a `GroupedCodebook` that of GDR.
     Stays in eval mode and without autograd while all of it is frozen. `latent_mix`, a plain attribute that a schedule
     may set, is the share of the unquantized latent in what the decoder sees; gradient passes the quantizer straight
     through to the encoder.
@@ -28,6 +32,9 @@ class Tokenizer(Freezable):
         quantizer: maps latents to codes.
         decoder: maps latents to an image; None where codes are all that is wanted.
         latent_mix: 0 decodes codes, 1 decodes latents.
+
+    Raises:
+        ValueError: the parts' widths differ.
     """
 
     def __init__(
@@ -41,19 +48,19 @@ class Tokenizer(Freezable):
         self.quantizer = quantizer
         self.decoder = decoder
         self.latent_mix = latent_mix
-        self.dim, self.num_codes = quantizer.dim, quantizer.num_codes
+        self.dim, self.num_codes, self.group_sizes = quantizer.dim, quantizer.num_codes, quantizer.group_sizes
 
     def forward(self, feature: Tensor, sample: bool = False) -> dict[str, Tensor]:
         """Tokenize, and decode if there is a decoder.
 
         Args:
-            feature: (b c h w) float, what the encoder takes.
+            feature: (b c h w) float, what the encoder takes: a backbone's features or an image.
             sample: draw codes instead of taking the nearest; who trains on the codes decides, as a frozen tokenizer
                 is in eval mode itself.
 
         Returns:
             latent: (b c h w) float.
-            code: (b h w) int64.
+            code: (b h w) int64, or (b g h w) from a quantizer with groups.
             quantized: (b c h w) float.
             mixed: (b c h w) float, with a decoder only: blend of latent and quantized.
             reconstruction: (b 3 h w) float, with a decoder only.
@@ -62,13 +69,20 @@ class Tokenizer(Freezable):
             latent = self.encoder(feature)
             code, quantized = self.quantizer(latent, sample)
             output = {"latent": latent, "code": code, "quantized": quantized}
-            if self.decoder is None:
-                return output
-            mixed = quantized
-            if self.latent_mix > 0:
-                mixed = self.latent_mix * latent + (1 - self.latent_mix) * quantized
-            reconstruction = self.decoder(latent + (mixed - latent).detach())  # straight through
-            return {**output, "mixed": mixed, "reconstruction": reconstruction}
+            if self.decoder is not None:
+                output |= decode(self.decoder, latent, quantized, self.latent_mix)
+            return output
+
+
+def decode(decoder: nn.Module, latent: Tensor, quantized: Tensor, latent_mix: float) -> dict[str, Tensor]:
+    """Return mixed (b c h w), the blend of latent and quantized, and its reconstruction (b 3 h w).
+
+    The decoder's gradient goes straight through to the latent, whatever the blend.
+    """
+    mixed = quantized
+    if latent_mix > 0:
+        mixed = latent_mix * latent + (1 - latent_mix) * quantized
+    return {"mixed": mixed, "reconstruction": decoder(latent + (mixed - latent).detach())}
 
 
 @register
@@ -101,6 +115,70 @@ class FeatureEncoder(nn.Module):
 
 
 @register
+class ImageEncoder(nn.Module):
+    """Encode an image to latents of a sixteenth of its size: halve it, then most of TAESD, a norm and a convolution.
+
+    Zhao et al. (VQ-VFM-OCL, GDR, MSF); TAESD is madebyollin's distilled autoencoder of Stable Diffusion, here the
+    first 14 layers of its encoder. Its range conversion x -> (x + 1) / 2 is kept although images are
+    ImageNet-normalised, as in the reference.
+
+    Args:
+        dim: channels of the latents.
+        width: channels in between; TAESD has 64.
+        pretrained: start from TAESD's weights.
+        weights: local file of them (diffusers format); None asks the hub and its cache.
+
+    Raises:
+        WeightsError: TAESD's weights cannot be had, or `width` is not theirs.
+    """
+
+    input_dim = 3
+
+    def __init__(self, dim: int, width: int = 64, pretrained: bool = True, weights: str | None = None):
+        super().__init__()
+        self.dim = dim
+        self.taesd = taesd_layers("encoder", range(14), width, pretrained, weights)
+        self.norm = nn.GroupNorm(1, width)
+        self.to_latent = nn.Conv2d(width, dim, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map images (b 3 h w), ImageNet-normalised, to latents (b c h/16 w/16)."""
+        require_shape("image", image, (None, self.input_dim, None, None))
+        # Frozen leading layers cost no graph: neither their weights nor the image ask for gradient.
+        hidden = functional.interpolate(image, scale_factor=0.5, mode="bicubic", align_corners=False)
+        hidden = run_layers(self.taesd, (hidden + 1) / 2)
+        return self.to_latent(self.norm(hidden))
+
+
+@register
+class PlainImageDecoder(nn.Module):
+    """Decode latents to an image of 8 times their size: a 1x1 convolution, a norm, then TAESD's layers 2 to 18.
+
+    Zhao et al. (VQ-VFM-OCL, GDR, MSF). The range conversion y -> 2 y - 1 is kept as in `ImageEncoder`.
+
+    Args:
+        dim: channels of the latents.
+        width: channels in between; TAESD has 64.
+        pretrained: start from TAESD's weights.
+        weights: local file of them (diffusers format); None asks the hub and its cache.
+
+    Raises:
+        WeightsError: TAESD's weights cannot be had, or `width` is not theirs.
+    """
+
+    def __init__(self, dim: int, width: int = 64, pretrained: bool = True, weights: str | None = None):
+        super().__init__()
+        self.dim = dim
+        self.from_latent = nn.Conv2d(dim, width, 1)
+        self.norm = nn.GroupNorm(1, width)
+        self.taesd = taesd_layers("decoder", range(2, 19), width, pretrained, weights)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Map latents (b c h w) to images (b 3 8h 8w), ImageNet-normalised like the images it learns from."""
+        return 2 * run_layers(self.taesd, self.norm(self.from_latent(latent))) - 1
+
+
+@register
 class ImageDecoder(nn.Module):
     """Decode latents to an image of 8 times their size: 1x1 convolutions, a pixel shuffle, then most of TAESD.
 
@@ -123,8 +201,6 @@ class ImageDecoder(nn.Module):
         self, dim: int, hidden_dim: int = 256, width: int = 64, pretrained: bool = True, weights: str | None = None
     ):
         super().__init__()
-        if weights is not None and not pretrained:
-            raise ValueError(f"weights {weights!r} are given but pretrained is False")
         self.dim = dim
         self.from_latent = nn.Conv2d(dim, hidden_dim, 1)
         self.upscale = nn.Sequential(
@@ -139,38 +215,61 @@ class ImageDecoder(nn.Module):
         )
         self.norm = nn.GroupNorm(1, width)
         self.activation = nn.SiLU()
-        layers = taesd_decoder_layers(width, pretrained, weights)
-        self.taesd = nn.ModuleDict({str(index): layers[index] for index in (*range(2, 5), *range(6, 19))})
-        if not pretrained:
-            log.warning("image decoder starts from random weights")
+        self.taesd = taesd_layers("decoder", (*range(2, 5), *range(6, 19)), width, pretrained, weights)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Map latents (b c h w) to images (b 3 8h 8w), ImageNet-normalised like the images it learns from."""
         hidden = self.activation(self.norm(self.upscale(self.from_latent(latent))))
-        for layer in self.taesd.values():
-            hidden = layer(hidden)
-        return 2 * hidden - 1
+        return 2 * run_layers(self.taesd, hidden) - 1
 
 
-def taesd_decoder_layers(width: int, pretrained: bool, weights: str | None) -> nn.Sequential:
-    """Return the 19 layers of TAESD's decoder, numbered as by their authors.
+def run_layers(layers: nn.ModuleDict, hidden: Tensor) -> Tensor:
+    """Apply layers one after the other; in a `ModuleDict` they keep their authors' numbers though some are left out."""
+    for layer in layers.values():
+        hidden = layer(hidden)
+    return hidden
+
+
+def taesd_layers(
+    side: str, indices: Iterable[int], width: int, pretrained: bool, weights: str | None = None
+) -> nn.ModuleDict:
+    """Return layers of TAESD's encoder or decoder under their authors' numbers.
+
+    Args:
+        side: "encoder" or "decoder".
+        indices: the layers to keep; the encoder has 15, the decoder 19.
+        width: their channels; TAESD has 64.
+        pretrained: load TAESD's weights.
+        weights: local file of them (diffusers format); None asks the hub and its cache.
 
     Raises:
-        WeightsError: its weights cannot be had or have another width.
+        ValueError: weights are given but not to be loaded.
+        WeightsError: the weights cannot be had or have another width.
     """
     from diffusers import AutoencoderTiny  # takes seconds to import
 
+    if weights is not None and not pretrained:
+        raise ValueError(f"weights {weights!r} are given but pretrained is False")
     widths = (width,) * 4
-    layers = AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths).decoder.layers
-    if not pretrained:
-        return layers
-    source = weights if weights is not None else find_on_hub(TAESD, [TAESD_FILE], "the image decoder (TAESD)")
-    state = read_file(source)
-    prefix = "decoder.layers."
+    network = AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths)
+    layers = getattr(network, side).layers
+    kept = nn.ModuleDict({str(index): layers[index] for index in indices})
+    if pretrained:
+        mark(kept, _load_taesd(layers, side, width, weights))
+    else:
+        log.warning("image %s starts from random weights", side)
+    return kept
+
+
+def _load_taesd(layers: nn.Module, side: str, width: int, weights: str | None) -> Path:
+    """Fill all layers of one side from a local file or the hub, and return that file; for errors see `taesd_layers`."""
+    source = weights if weights is not None else find_on_hub(TAESD, [TAESD_FILE], f"the image {side} (TAESD)")
+    prefix = f"{side}.layers."
+    read = read_file(source)
     # The reference loads them in half precision; rounding keeps a start from the same numbers.
-    state = {key.removeprefix(prefix): value.half().float() for key, value in state.items() if key.startswith(prefix)}
+    state = {key.removeprefix(prefix): value.half().float() for key, value in read.items() if key.startswith(prefix)}
     try:
         layers.load_state_dict(state)
     except RuntimeError as error:
-        raise WeightsError(f"{source} does not fit a TAESD decoder of width {width}: {error}") from error
-    return layers
+        raise WeightsError(f"{source} does not fit a TAESD {side} of width {width}: {error}") from error
+    return read.file

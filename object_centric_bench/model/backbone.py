@@ -10,7 +10,16 @@ from torch.nn import functional
 
 from object_centric_bench.model.freezing import Freezable, no_grad_if_frozen
 from object_centric_bench.model.sizes import require_shape
-from object_centric_bench.model.weights import PACKAGED, WeightsError, find_on_hub, read_file, read_packaged, why_no_hub
+from object_centric_bench.model.weights import (
+    PACKAGED,
+    Weights,
+    WeightsError,
+    find_on_hub,
+    mark,
+    read_file,
+    read_packaged,
+    why_no_hub,
+)
 from object_centric_bench.registry import register
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -202,10 +211,13 @@ def _build_timm(
     if pretrained:
         state = _find_timm_weights(name, record, weights)
         try:
-            model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}, **arguments)
+            model = timm.create_model(
+                name, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(state)}, **arguments
+            )
         except (RuntimeError, KeyError) as error:
             raise WeightsError(f"weights {weights or name!r} do not fit {name} with {arguments}: {error}") from error
         model.pretrained_cfg["state_dict"] = None  # would keep a second copy alive
+        mark(model, state.file)
     else:
         model = timm.create_model(name, pretrained=False, **arguments)
     if not hasattr(model, "forward_intermediates"):
@@ -220,7 +232,7 @@ def _build_timm(
     return model, levels, info
 
 
-def _find_timm_weights(name: str, record: object, weights: str | None) -> dict[str, Tensor]:
+def _find_timm_weights(name: str, record: object, weights: str | None) -> Weights:
     """Return the weights of a timm model by timm's or the authors' names."""
     import timm
 
@@ -261,6 +273,9 @@ def _build_transformers(
         except RuntimeError as error:
             raise WeightsError(f"weights {weights!r} do not fit {name} with {options}: {error}") from error
         model = _require_complete(*loaded, weights)
+        mark(model, state.file)
+    elif pretrained:
+        mark(model, f"{name} (revision {getattr(model.config, '_commit_hash', None) or 'local'})")
     model.eval()
     patch = getattr(model.config, "patch_size", None)
     if patch is not None:

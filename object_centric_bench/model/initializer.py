@@ -72,6 +72,8 @@ class BoxMLP(nn.Module):
     An empty box is four zeros; two of them give two equal slots, which stay equal in eval mode.
     """
 
+    needs_box = True  # is called with boxes; every other initializer with a batch size
+
     def __init__(self, dim: int, hidden_dim: int | None = None):
         super().__init__()
         self.dim = dim

@@ -1,6 +1,7 @@
 """Quantizers: continuous latents to the codes of a codebook."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -34,17 +35,61 @@ def choose_codes(latent: Tensor, codes: Tensor, logit_scale: float = 0.0) -> Ten
         (n) int64.
     """
     with torch.autocast(latent.device.type, enabled=False):
-        latent, codes = latent.float(), codes.float()
-        half_square = 0.5 * codes.square().sum(dim=1)
         chosen = []
-        for part in latent.split(max(1, CHUNK_ELEMENTS // len(codes))):
-            difference = half_square - part @ codes.T  # half the squared distance, less a constant per latent
+        for part, difference in _half_distances(latent, codes):
             if logit_scale > 0:
-                square = 2 * difference + part.square().sum(dim=1, keepdim=True)
-                logits = square.clamp_(min=0).sqrt_().mul_(-logit_scale / chi_std(codes.shape[1]))
-                difference = torch.empty_like(logits).exponential_().log_().sub_(logits)  # -log of Exp(1) is Gumbel
+                logits = _logits(part, difference, logit_scale)
+                difference = _minus_gumbel(logits).sub_(logits)
             chosen.append(difference.argmin(dim=1))
     return torch.cat(chosen)
+
+
+@torch.no_grad()
+def match_codes(latent: Tensor, codes: Tensor, logit_scale: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Pick a code per latent as `choose_codes` does, and tell how probable it is.
+
+    The probability is that of the softmax over `-distance / chi_std`, or, for draws, over the scaled and noisy logits,
+    in which case it is a draw itself.
+
+    Args:
+        latent: (n c) float.
+        codes: (k c) float.
+        logit_scale: inverse temperature of the draw; 0 picks the nearest code.
+
+    Returns:
+        code: (n) int64.
+        probability: (n) float in (0, 1].
+    """
+    codes_of_parts, probabilities = [], []
+    with torch.autocast(latent.device.type, enabled=False):
+        for part, difference in _half_distances(latent, codes):
+            logits = _logits(part, difference, logit_scale if logit_scale > 0 else 1.0)
+            if logit_scale > 0:
+                logits -= _minus_gumbel(logits)
+            best, code = logits.max(dim=1, keepdim=True)
+            codes_of_parts.append(code[:, 0])
+            probabilities.append(logits.sub_(best).exp_().sum(dim=1).reciprocal_())  # softmax at its largest logit
+    return torch.cat(codes_of_parts), torch.cat(probabilities)
+
+
+def _half_distances(latent: Tensor, codes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield chunks (n c) of latents and half their squared distance (n k) to codes, less a constant per latent."""
+    latent, codes = latent.float(), codes.float()
+    half_square = 0.5 * codes.square().sum(dim=1)
+    for part in latent.split(max(1, CHUNK_ELEMENTS // len(codes))):
+        yield part, half_square - part @ codes.T
+
+
+def _logits(part: Tensor, difference: Tensor, scale: float) -> Tensor:
+    """Return `-scale * distance / chi_std` (n k) for what `_half_distances` yields."""
+    square = 2 * difference + part.square().sum(dim=1, keepdim=True)
+    return square.clamp_(min=0).sqrt_().mul_(-scale / chi_std(part.shape[1]))
+
+
+def _minus_gumbel(like: Tensor) -> Tensor:
+    """Return the negative of standard Gumbel noise: the log of an exponential variable."""
+    tiny = torch.finfo(like.dtype).tiny  # an exponential draw may be 0, its log may not
+    return torch.empty_like(like).exponential_().clamp_(min=tiny).log_()
 
 
 def quantize(latent: Tensor, codes: Tensor, logit_scale: float) -> tuple[Tensor, Tensor]:
@@ -71,7 +116,7 @@ class ProjectedCodebook(nn.Module):
 
     def __init__(self, num_codes: int, dim: int, basis_dim: int = 1024, logit_scale: float = 0.0):
         super().__init__()
-        self.num_codes, self.dim = num_codes, dim
+        self.num_codes, self.dim, self.group_sizes = num_codes, dim, [num_codes]
         self.logit_scale = logit_scale
         self.register_buffer("basis", torch.randn(num_codes, basis_dim))
         self.code_proj = nn.Linear(basis_dim, dim)
@@ -122,9 +167,73 @@ class LearnedCodebook(nn.Module):
 
     def __init__(self, num_codes: int, dim: int):
         super().__init__()
-        self.num_codes, self.dim = num_codes, dim
+        self.num_codes, self.dim, self.group_sizes = num_codes, dim, [num_codes]
         self.codebook = nn.Parameter(torch.empty(num_codes, dim).uniform_(-1 / num_codes, 1 / num_codes))
 
     def forward(self, latent: Tensor, sample: bool = False) -> tuple[Tensor, Tensor]:
         """Return the nearest code (b h w) int64 and quantized (b c h w) for latents (b c h w); there are no draws."""
         return quantize(latent, self.codebook, 0.0)
+
+
+class OneLogitScale:
+    """For modules with several codebooks: `logit_scale`, one number that a schedule may set, is that of all of them.
+
+    A class that inherits this has `codebooks()`, which returns them.
+    """
+
+    @property
+    def logit_scale(self) -> float:
+        """Inverse temperature of draws, the same for every codebook."""
+        return self.codebooks()[0].logit_scale
+
+    @logit_scale.setter
+    def logit_scale(self, value: float) -> None:
+        for codebook in self.codebooks():
+            codebook.logit_scale = value
+
+
+@register
+class GroupedCodebook(OneLogitScale, nn.Module):
+    """Codes made of independent parts: equal groups of channels, each with a projected codebook of its own.
+
+    Zhao et al. (Grouped Discrete Representation, GDR): attributes are combined instead of enumerated, so that two
+    groups of 256 codes name 65,536 different places.
+
+    Args:
+        num_codes: codes of each group.
+        dim: width of all groups together.
+        basis_dim: width of the codebooks' fixed tables.
+        logit_scale: inverse temperature of draws in all groups; a plain number that a schedule may set.
+
+    Raises:
+        ValueError: there is no group, or `dim` does not divide into them.
+    """
+
+    def __init__(self, num_codes: list[int], dim: int, basis_dim: int = 1024, logit_scale: float = 0.0):
+        super().__init__()
+        if not num_codes or dim % len(num_codes):
+            raise ValueError(f"dim {dim} does not divide into {len(num_codes)} groups of equal width")
+        self.dim, self.group_sizes, self.num_codes = dim, list(num_codes), sum(num_codes)
+        width = dim // len(num_codes)
+        self.groups = nn.ModuleList(ProjectedCodebook(size, width, basis_dim, logit_scale) for size in num_codes)
+
+    def codebooks(self) -> list[ProjectedCodebook]:
+        """Return the groups' codebooks."""
+        return list(self.groups)
+
+    def forward(self, latent: Tensor, sample: bool = False) -> tuple[Tensor, Tensor]:
+        """Quantize each group of channels by itself.
+
+        Args:
+            latent: (b c h w) float.
+            sample: draw codes (where `logit_scale` is positive) instead of taking the nearest.
+
+        Returns:
+            code: (b g h w) int64, the g-th below `group_sizes[g]`.
+            quantized: (b c h w) float.
+        """
+        require_shape("latent", latent, (None, self.dim, None, None))
+        parts = latent.chunk(len(self.groups), dim=1)
+        chosen = [group(part, sample) for group, part in zip(self.groups, parts, strict=True)]
+        codes, quantized = zip(*chosen, strict=True)
+        return torch.stack(codes, dim=1), torch.cat(quantized, dim=1)

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from object_centric_bench.model.backbone import extract
+from object_centric_bench.model.freezing import no_grad_if_frozen
 from object_centric_bench.model.mlp import zero_biases
 from object_centric_bench.model.sizes import require_equal
 from object_centric_bench.model.slot_attention import group
@@ -61,6 +62,11 @@ class SecondStage(nn.Module):
         """Return the tokenizer's output for features (b c h w) or images (b 3 h w)."""
         return self.tokenizer(given, sample=self.training and self.sample_codes)
 
+    def encode(self, given: Tensor) -> Tensor:
+        """Return the tokenizer's latents (b c h w) of features or images, without looking for their codes."""
+        with no_grad_if_frozen(self.tokenizer):
+            return self.tokenizer.encoder(given)
+
     def find_slots(self, image: Tensor | None, feature: Tensor | None) -> dict[str, Tensor]:
         """Return feature (b c h w), slots (b s d) and attention (b s h w); see the methods' `forward`."""
         feature = extract(self.backbone, image, feature)
@@ -73,9 +79,19 @@ def fit_feature(backbone: nn.Module, tokenizer: nn.Module) -> list[tuple]:
     return [("backbone's dim", backbone.dim, "tokenizer.encoder's input_dim", tokenizer.encoder.input_dim)]
 
 
+def fit_image(tokenizer: nn.Module) -> list[tuple]:
+    """Return what a tokenizer of images must have."""
+    return [("an image's number of channels", 3, "tokenizer.encoder's input_dim", tokenizer.encoder.input_dim)]
+
+
 def fit_codes(tokenizer: nn.Module, decoder: nn.Module) -> list[tuple]:
     """Return what a decoder that predicts codes shares with the tokenizer: code vectors are its tokens."""
     return [
         ("tokenizer's dim", tokenizer.dim, "decoder's dim", decoder.dim),
         ("tokenizer's num_codes", tokenizer.num_codes, "decoder's num_codes", decoder.num_codes),
     ]
+
+
+def fit_denoising(tokenizer: nn.Module, decoder: nn.Module) -> list[tuple]:
+    """Return what a decoder that denoises latents or code vectors shares with the tokenizer."""
+    return [("tokenizer's dim", tokenizer.dim, "decoder's latent_dim", decoder.latent_dim)]

@@ -74,13 +74,27 @@ class SlotAttention(nn.Module):
         Raises:
             ValueError: a shape does not fit, or fewer than one iteration.
         """
+        return self.refine(slots, *self.embed(tokens), num_iterations, slot_valid)
+
+    def embed(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Norm tokens (b n c) and project them to key and value (b n d): what all iterations share."""
+        require_shape("tokens", tokens, (None, None, self.input_dim))
+        tokens = self.norm_tokens(tokens)
+        return self.to_key(tokens), self.to_value(tokens)
+
+    def refine(
+        self,
+        slots: Tensor,
+        key: Tensor,
+        value: Tensor,
+        num_iterations: int | None = None,
+        slot_valid: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Refine initial slots (b s d) by key and value (b n d) from `embed`; otherwise like `forward`."""
         iterations = self.num_iterations if num_iterations is None else num_iterations
         if iterations < 1:
             raise ValueError(f"num_iterations is at least 1, got {iterations}")
-        require_shape("tokens", tokens, (None, None, self.input_dim))
-        require_shape("slots", slots, (tokens.shape[0], None, self.dim))
-        tokens = self.norm_tokens(tokens)
-        key, value = self.to_key(tokens), self.to_value(tokens)  # b n d
+        require_shape("slots", slots, (key.shape[0], None, self.dim))
         initial = slots
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.bilevel):
             for _ in range(iterations - 1):

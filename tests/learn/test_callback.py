@@ -2,10 +2,13 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from object_centric_bench.learn.callback import MaskToSegment, ReconstructionTarget, mask_to_segment
+from object_centric_bench.learn.loss import MSE
+from object_centric_bench.registry import ConfigError
 
 
 def test_segment_is_the_largest_mask_at_the_pictures_size():
@@ -13,6 +16,14 @@ def test_segment_is_the_largest_mask_at_the_pictures_size():
     assert mask_to_segment(mask, [2, 4]).tolist() == [[[0, 0, 1, 1], [0, 0, 1, 1]]]
     tie = torch.full((1, 3, 1, 1), 1 / 3)
     assert mask_to_segment(tie, [1, 1]).item() == 0  # the first
+
+
+def test_segments_of_a_video_are_those_of_its_frames():
+    mask = torch.rand(2, 3, 4, 5, 5)  # b t s h w
+    segment = mask_to_segment(mask, [8, 8])
+    assert segment.shape == (2, 3, 8, 8)
+    assert segment.dtype == torch.uint8
+    assert torch.equal(segment.flatten(0, 1), mask_to_segment(mask.flatten(0, 1), [8, 8]))
 
 
 def test_segments_are_made_only_where_they_are_wanted():
@@ -31,3 +42,29 @@ def test_target_is_the_picture_at_the_reconstructions_size():
     run = SimpleNamespace(batch={"image": image}, output={"reconstruction": torch.zeros(2, 3, 4, 4)})
     ReconstructionTarget().after_forward(run)
     assert torch.equal(run.batch["target"], F.interpolate(image, size=(4, 4), mode="bicubic", antialias=True))
+
+
+def test_target_of_a_video_is_made_frame_by_frame():
+    video = torch.rand(2, 3, 3, 8, 8)
+    run = SimpleNamespace(batch={"video": video}, output={"reconstruction": torch.zeros(2, 3, 3, 4, 4)})
+    ReconstructionTarget(image="batch.video").after_forward(run)
+    assert run.batch["target"].shape == (2, 3, 3, 4, 4)
+    frame = F.interpolate(video[:, 1], size=(4, 4), mode="bicubic", antialias=True)
+    torch.testing.assert_close(run.batch["target"][:, 1], frame)
+
+
+def test_every_scale_has_a_target_made_of_the_full_picture():
+    image = torch.rand(2, 3, 16, 16)
+    made = [torch.zeros(2, 3, size, size) for size in (8, 4, 2)]
+    run = SimpleNamespace(batch={"image": image}, output={"reconstruction": made})
+    ReconstructionTarget().after_forward(run)
+    for target, one in zip(run.batch["target"], made, strict=True):
+        expected = F.interpolate(image, size=one.shape[2:], mode="bicubic", antialias=True)
+        assert torch.equal(target, expected)
+    assert MSE("output.reconstruction.1", "batch.target.1")(run.batch, run.output) > 0
+
+
+def test_target_of_something_that_is_not_there():
+    run = SimpleNamespace(batch={"image": torch.rand(2, 3, 8, 8)}, output={"latent": torch.zeros(1)})
+    with pytest.raises(ConfigError, match=r"ReconstructionTarget\.reconstruction: there is no"):
+        ReconstructionTarget().after_forward(run)

@@ -77,6 +77,16 @@ def test_evaluation_repeats_itself_and_leaves_training_noise_alone(make_run):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_noise_of_evaluation_is_the_same_for_every_seed(make_run):
+    results = []
+    for seed in (7, 8):
+        run = make_run(loss=lambda batch, output: output["value"].mean() + torch.randn(()))
+        run.seed = seed
+        evaluate(run)
+        results.append(run.result)
+    assert results[0] == results[1]
+
+
 @pytest.mark.parametrize("stop_at", [3, 4, 7])
 def test_stopping_saving_and_resuming_ends_at_the_same_bits(make_run, stop_at):
     whole = make_run("whole")

@@ -57,12 +57,35 @@ def test_cross_entropy_takes_indices_only():
         CrossEntropy("output.logits", "output.code")({}, {"logits": draw(2, 7, 3, 4), "code": draw(2, 3, 4)})
 
 
+@pytest.mark.parametrize(("shape", "lead"), [((2, 7, 3, 4), 1), ((2, 5, 7, 3, 4), 2)])
+def test_cross_entropy_of_groups_is_a_sum_over_their_logits(shape, lead):
+    logits = draw(*shape)
+    generator = torch.Generator().manual_seed(0)
+    places = (*shape[:lead], *shape[lead + 1 :])
+    codes = [torch.randint(size, places, generator=generator) for size in (4, 3)]
+    output = {"logits": logits, "code": torch.stack(codes, dim=lead), "first": codes[0], "second": codes[1]}
+    output |= {"left": logits.narrow(lead, 0, 4), "right": logits.narrow(lead, 4, 3)}
+    loss = CrossEntropy("output.logits", "output.code", weight=2.0, groups=[4, 3])({}, output)
+    first = CrossEntropy("output.left", "output.first")({}, output)
+    second = CrossEntropy("output.right", "output.second")({}, output)
+    torch.testing.assert_close(loss, 2 * (first + second))
+
+
+@pytest.mark.parametrize("groups", [[7], [4, 4], [3, 2, 2]])
+def test_cross_entropy_names_groups_that_do_not_fit(groups):
+    loss = CrossEntropy("output.logits", "output.code", groups=groups)
+    with pytest.raises(ValueError, match=rf"\(b {sum(groups)} h w\) and \(b {len(groups)} h w\)"):
+        loss({}, {"logits": draw(2, 7, 3, 4), "code": torch.zeros(2, 2, 3, 4, dtype=torch.int64)})
+
+
 @pytest.mark.parametrize("scale", [3, 0.003])  # variances far above and near the 1e-5 that is added to them
-@pytest.mark.parametrize("shape", [(2, 6, 3, 4), (2, 5, 6, 3, 4)])
-def test_unit_norm_compares_with_detached_normalised_values(shape, scale):
+@pytest.mark.parametrize(
+    ("shape", "joint", "axes"),
+    [((2, 6, 3, 4), False, (1, 2, 3)), ((2, 5, 6, 3, 4), False, (2, 3, 4)), ((2, 5, 6, 3, 4), True, (1, 2, 3, 4))],
+)
+def test_unit_norm_compares_with_detached_normalised_values(shape, joint, axes, scale):
     feature = (scale * draw(*shape).double() + 1).requires_grad_()
-    loss = UnitNorm("output.latent", weight=0.1)({}, {"latent": feature})
-    axes = tuple(range(1, feature.ndim))
+    loss = UnitNorm("output.latent", weight=0.1, joint=joint)({}, {"latent": feature})
     fixed = feature.detach()
     variance, mean = torch.var_mean(fixed, dim=axes, correction=0, keepdim=True)
     normalised = (fixed - mean) / (variance + 1e-5).sqrt()

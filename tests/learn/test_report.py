@@ -1,6 +1,7 @@
 """Reports and pictures: what is written is what was scored and seen."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from object_centric_bench import picture
-from object_centric_bench.learn.report import evaluate_and_report, table
+from object_centric_bench.learn.report import Recorder, evaluate_and_report, some_frames, table
 
 
 def test_report_holds_a_row_per_image_and_its_mean(make_run, tmp_path, capsys):
@@ -32,6 +33,34 @@ def test_table_lists_scores_in_their_usual_order():
     lines = table({"recon": 0.5, "miou": 0.3, "ari": 0.1}, {"ari": 1}, 4).splitlines()
     assert [line.split()[0] for line in lines] == ["score", "ARI", "mIoU", "recon"]
     assert lines[1].split() == ["ARI", "0.1000", "3", "1"]
+
+
+@pytest.mark.parametrize(("length", "frames"), [(24, [0, 11, 23]), (3, [0, 1, 2]), (2, [0, 1]), (1, [0])])
+def test_three_frames_of_a_video_are_shown(length, frames):
+    video = torch.arange(2 * length).view(2, length, 1)
+    assert some_frames(video).flatten().tolist() == [*frames, *(length + frame for frame in frames)]
+
+
+def test_videos_are_drawn_up_to_the_wanted_number():
+    recorder = Recorder(3, str)
+    for index in (0, 2, 4):  # batches of two videos
+        video = torch.zeros(2, 5, 3, 8, 8, dtype=torch.uint8) + torch.arange(5)[:, None, None, None]
+        segment = torch.zeros(2, 5, 8, 8, dtype=torch.uint8)
+        recorder(
+            SimpleNamespace(
+                raw={"video": video.to(torch.uint8)},
+                batch={"index": torch.tensor([index, index + 1]), "segment": segment},
+                output={"segment": segment, "segment_mask": torch.rand(2, 5, 4, 2, 2)},
+                scores={"mbo": (torch.ones(2), torch.tensor([True, False]))},
+                batch_transforms=[],
+            )
+        )
+    assert recorder.unit == "videos"
+    assert [row["mbo"] for row in recorder.images] == [1.0, None] * 3
+    assert len(recorder.pictures) == 3 * 3
+    assert [int(row[0].max()) for row in recorder.pictures] == [0, 2, 4] * 3
+    assert {len(row) for row in recorder.pictures} == {3 + 4}
+    assert table({"mbo": 1.0}, {}, 6, recorder.unit).splitlines()[0].split() == ["score", "mean", "videos", "excluded"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 9, 40])

@@ -1,9 +1,18 @@
 import pytest
 import torch
+from diffusers import AutoencoderTiny
 from safetensors.torch import save_file
+from torch.nn import functional
 
-from object_centric_bench.model.autoencoder import FeatureEncoder, ImageDecoder, Tokenizer, taesd_decoder_layers
-from object_centric_bench.model.quantizer import LearnedCodebook, ProjectedCodebook
+from object_centric_bench.model.autoencoder import (
+    FeatureEncoder,
+    ImageDecoder,
+    ImageEncoder,
+    PlainImageDecoder,
+    Tokenizer,
+    taesd_layers,
+)
+from object_centric_bench.model.quantizer import GroupedCodebook, LearnedCodebook, ProjectedCodebook
 from object_centric_bench.model.weights import WeightsError
 
 
@@ -51,9 +60,72 @@ def test_frozen_tokenizer_draws_where_told_to():
     assert not output["latent"].requires_grad
 
 
-def test_works_with_a_learned_codebook():
-    module = Tokenizer(FeatureEncoder(12, 6), LearnedCodebook(16, 6))
-    assert module(torch.randn(1, 12, 3, 3))["quantized"].shape == (1, 6, 3, 3)
+def image_tokenizer(quantizer, decoder=True, **arguments):
+    torch.manual_seed(0)
+    encoder = ImageEncoder(6, width=8, pretrained=False)
+    return Tokenizer(
+        encoder, quantizer, PlainImageDecoder(6, width=8, pretrained=False) if decoder else None, **arguments
+    )
+
+
+def test_images_become_a_sixteenth_and_are_decoded_at_half_their_size():
+    module = image_tokenizer(LearnedCodebook(16, 6))
+    output = module(torch.randn(2, 3, 64, 32))
+    assert output["latent"].shape == output["quantized"].shape == (2, 6, 4, 2)
+    assert output["code"].shape == (2, 4, 2)
+    assert output["mixed"] is output["quantized"]  # what the commitment loss compares with
+    assert output["reconstruction"].shape == (2, 3, 32, 16)
+    assert (module.dim, module.num_codes, module.group_sizes) == (6, 16, [16])
+
+
+def test_a_learned_codebook_learns_from_alignment_only():
+    module = image_tokenizer(LearnedCodebook(16, 6))
+    output = module(torch.randn(1, 3, 32, 32))
+    output["reconstruction"].sum().backward(retain_graph=True)
+    assert module.quantizer.codebook.grad is None
+    assert module.encoder.to_latent.weight.grad.abs().sum() > 0
+    module.zero_grad()
+    functional.mse_loss(output["quantized"], output["latent"].detach()).backward()
+    assert module.encoder.to_latent.weight.grad is None
+    used = module.quantizer.codebook.grad.abs().sum(dim=1).nonzero()[:, 0]
+    assert torch.equal(used, output["code"].unique())
+
+
+def test_groups_give_several_codes_per_place():
+    module = image_tokenizer(GroupedCodebook([8, 4], dim=6, basis_dim=5), decoder=False)
+    output = module(torch.randn(2, 3, 32, 32))
+    assert output["code"].shape == (2, 2, 2, 2)
+    assert (module.num_codes, module.group_sizes) == (12, [8, 4])
+
+
+def test_image_encoder_and_decoder_are_taesd_between_other_ends():
+    widths = (8,) * 4
+    torch.manual_seed(0)
+    taesd = AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths)
+    encoder, decoder = ImageEncoder(6, 8, pretrained=False), PlainImageDecoder(6, 8, pretrained=False)
+    for part, layers in ((encoder, taesd.encoder.layers), (decoder, taesd.decoder.layers)):
+        for index, layer in part.taesd.items():
+            layer.load_state_dict(layers[int(index)].state_dict())
+    assert list(encoder.taesd) == [str(index) for index in range(14)]
+    assert list(decoder.taesd) == [str(index) for index in range(2, 19)]
+    image, latent = torch.randn(1, 3, 48, 32), torch.randn(1, 6, 3, 2)
+    half = functional.interpolate(image, (24, 16), mode="bicubic")
+    expected = encoder.to_latent(encoder.norm(taesd.encoder.layers[:14]((half + 1) / 2)))
+    torch.testing.assert_close(encoder(image), expected)
+    expected = 2 * taesd.decoder.layers[2:](decoder.norm(decoder.from_latent(latent))) - 1
+    torch.testing.assert_close(decoder(latent), expected)
+
+
+def test_frozen_leading_layers_keep_no_graph():
+    encoder = ImageEncoder(6, 8, pretrained=False)
+    for index in range(11):
+        encoder.taesd[str(index)].requires_grad_(False)
+    recorded = {}
+    for index, layer in encoder.taesd.items():
+        layer.register_forward_hook(lambda _, __, result, at=index: recorded.update({int(at): result.requires_grad}))
+    encoder(torch.randn(1, 3, 32, 32)).sum().backward()
+    assert [index for index, requires in recorded.items() if requires] == [11, 12, 13]
+    assert encoder.taesd["11"].conv[0].weight.grad.abs().sum() > 0
 
 
 def test_parts_that_do_not_fit_are_named():
@@ -61,15 +133,30 @@ def test_parts_that_do_not_fit_are_named():
         Tokenizer(FeatureEncoder(12, 5), ProjectedCodebook(16, 6))
     with pytest.raises(ValueError, match=r"feature has shape \(1, 6, 3, 3\)"):
         FeatureEncoder(12, 6)(torch.zeros(1, 6, 3, 3))
+    with pytest.raises(ValueError, match=r"image has shape \(1, 2, 3, 32, 32\)"):
+        ImageEncoder(6, 8, pretrained=False)(torch.zeros(1, 2, 3, 32, 32))
 
 
 def test_taesd_from_a_local_file(tmp_path, monkeypatch):
-    layers = taesd_decoder_layers(8, pretrained=False, weights=None)
+    sides = {
+        "encoder": taesd_layers("encoder", range(15), 8, False),
+        "decoder": taesd_layers("decoder", range(19), 8, False),
+    }
     path = tmp_path / "taesd.safetensors"
-    save_file({f"decoder.layers.{key}": value for key, value in layers.state_dict().items()}, path)
-    decoder = ImageDecoder(dim=6, width=8, weights=str(path))
-    weight = layers[18].weight
-    assert torch.equal(decoder.taesd["18"].weight, weight.half().float())
+    save_file(
+        {f"{side}.layers.{key}": value for side, layers in sides.items() for key, value in layers.state_dict().items()},
+        path,
+    )
+    last = sides["decoder"]["18"].weight.half().float()
+    for decoder in (ImageDecoder, PlainImageDecoder):
+        assert torch.equal(decoder(dim=6, width=8, weights=str(path)).taesd["18"].weight, last)
+    encoder = ImageEncoder(dim=6, width=8, weights=str(path))
+    assert torch.equal(encoder.taesd["0"].weight, sides["encoder"]["0"].weight.half().float())
+    assert encoder.taesd.weights_origin.startswith("taesd.safetensors (sha256 ")
+    with pytest.raises(WeightsError, match="does not fit a TAESD encoder of width 16"):
+        ImageEncoder(dim=6, width=16, weights=str(path))
+    with pytest.raises(ValueError, match="are given but pretrained is False"):
+        PlainImageDecoder(dim=6, pretrained=False, weights=str(path))
     with pytest.raises(WeightsError, match="does not fit a TAESD decoder of width 16"):
         ImageDecoder(dim=6, width=16, weights=str(path))
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")

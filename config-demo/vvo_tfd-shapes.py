@@ -1,10 +1,11 @@
 """VVO-Tfd on the demo scenes."""
 
-from object_centric_bench.recipe import vvo
+from object_centric_bench.recipe import method, model
 
-from ._parts import NUM_CODES, SLOT_DIM, efficientnet, vvo_stage2, with_positions
+from ._parts import SLOT_DIM, codes_of, efficientnet, vvo_stage2, with_positions
 
 
 def config(grid=16, num_slots=7, batch_size=16, total_steps=1500, lr=1e-3):
-    method = vvo.tfd(efficientnet(grid), num_slots, SLOT_DIM, NUM_CODES, num_layers=2, linear=False)
-    return vvo_stage2(with_positions(method, grid), "output.attention", grid, total_steps, lr, batch_size)
+    backbone, slots = efficientnet(grid), model.gaussian_slots(num_slots, SLOT_DIM)
+    built = method.codes("VVOTfd", backbone, slots, codes_of(backbone), num_layers=2)
+    return vvo_stage2(with_positions(built, grid), "output.attention", grid, total_steps, lr, batch_size)

@@ -1,14 +1,54 @@
-"""What the configs of VVO's second stage on COCO share."""
+"""VVO (Zhao et al., 2025): the tokenizers of DINOv2 features, and the methods that start from them."""
 
-from object_centric_bench.recipe import dataset, learn, vvo
+from object_centric_bench.recipe import method, model, published, tokenizer
+
+DIM = published.SLOT_DIM
 
 
-def coco_stage2(method, mask, resolution, batch_size, total_steps, lr):
-    """Return the whole config around a method's model and loss."""
-    return dict(
-        **method,
-        dataset=dataset.coco(resolution, batch_size),
-        pretrain=vvo.pretrained_by("vqdino-coco-c256.py", resolution=resolution),
-        **learn.adam_with_warmup(lr=lr, total_steps=total_steps),
-        **learn.segmentation(mask=mask, size=[resolution, resolution]),
-    )
+def vqdino(data, width, resolution=256):
+    """Return `config` of the first stage with codes of `width` channels."""
+    return published.feature_tokenizer(data, width, resolution)
+
+
+def codes_of(backbone, width):
+    """Return the tokenizer of a second stage."""
+    return tokenizer.simvq(backbone.dim, width, tokenizer.NUM_CODES, tokenizer.LOGIT_SCALE)
+
+
+def tfd(data, resolution=256):
+    """Return `config` of VVO-Tfd."""
+
+    def build(backbone, num_slots, pretrained):
+        slots = model.gaussian_slots(num_slots, DIM)
+        return method.codes("VVOTfd", backbone, slots, codes_of(backbone, 256), linear=True)
+
+    return published.experiment(data, build, pretrain=f"vqdino-{data}-c256", resolution=resolution)
+
+
+def mlp(data, resolution=256):
+    """Return `config` of VVO-Mlp."""
+
+    def build(backbone, num_slots, pretrained):
+        return method.mixture("VVOMlp", backbone, model.gaussian_slots(num_slots, DIM), codes_of(backbone, 256))
+
+    pretrain = f"vqdino-{data}-c256"
+    return published.experiment(data, build, mask="output.mask", pretrain=pretrain, resolution=resolution)
+
+
+def dfz(data, resolution=256):
+    """Return `config` of VVO-Dfz."""
+
+    def build(backbone, num_slots, pretrained):
+        slots = model.gaussian_slots(num_slots, DIM)
+        return method.denoising("VVODfz", backbone, slots, codes_of(backbone, 4), linear=True)
+
+    return published.experiment(data, build, pretrain=f"vqdino-{data}-c4", resolution=resolution)
+
+
+def tfdt(data):
+    """Return `config` of VVO-TfdT."""
+
+    def build(backbone, num_slots, pretrained):
+        return method.codes("VVOTfdT", backbone, model.box_slots(DIM), codes_of(backbone, 256), linear=True)
+
+    return published.experiment(data, build, pretrain=f"vqdino-{data}-c256")

@@ -1,17 +1,11 @@
 """From a config to a run: the one place that knows data, models and learning alike."""
 
 import inspect
-import json
 import logging
 import os
-import platform
 import random
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +20,9 @@ from . import datum, learn, model  # noqa: F401, importing them registers their 
 from .datum.dataset import Dataset
 from .datum.feature import WithFeature
 from .datum.loader import batches, eval_batches
-from .learn import checkpoint
-from .learn.callback import restore
 from .learn.loop import Run
 from .learn.optimizer import freeze, parameter_groups
-from .model import published
+from .model.temporal import per_frame
 from .registry import ConfigError, build, faults, suggest
 
 log = logging.getLogger(__name__)
@@ -144,6 +136,7 @@ def build_run(cfg: dict, settings: Settings, folder: Path | None, features: dict
     section = cfg["dataset"]
     data = {split: build(section[split], f"dataset.{split}", data_dir=settings.data_dir) for split in ("train", "eval")}
     network = build(cfg["model"], "model")
+    require_keys(network, data)
     freeze(network, cfg["freeze"])
     groups = parameter_groups(network, cfg["parameter_groups"], cfg["optimizer"].get("lr"))
     network.to(accelerator.device)
@@ -193,6 +186,18 @@ def build_run(cfg: dict, settings: Settings, folder: Path | None, features: dict
     return run
 
 
+def require_keys(network: nn.Module, data: dict[str, Dataset]) -> None:
+    """Raise `ConfigError` if the model says that it `needs` batch entries which a split does not read."""
+    found = [
+        f"dataset.{split}.keys: {type(network).__name__} needs {key!r}, but only {', '.join(dataset.keys)} are read"
+        for split, dataset in data.items()
+        for key in getattr(network, "needs", ())
+        if key not in dataset.keys
+    ]
+    if found:
+        raise ConfigError("\n".join(found))
+
+
 def scheduled(node: dict, path: str = "") -> Iterator[tuple[str, dict]]:
     """Yield (path of what is driven, config of its schedule) of the `schedule` section."""
     for key, child in node.items():
@@ -237,18 +242,19 @@ def setter(run: Run, path: str) -> Any:
 def cached(
     dataset: Dataset, cfg: dict, split: str, network: nn.Module, transforms: list, known: dict | None
 ) -> WithFeature:
-    """Return the dataset with the frozen backbone's features of every image, computed once.
+    """Return the dataset with the frozen backbone's features of every image or video, computed once.
 
     Raises:
-        ConfigError: the dataset augments at random, or the backbone trains, so that features change.
+        ConfigError: the dataset augments at random or draws clips, or the backbone trains, so that features change.
     """
-    drawn = [type(t).__name__ for t in dataset.transforms if t.is_random]
+    choices = [*dataset.transforms, getattr(dataset, "clip", None)]
+    drawn = [type(choice).__name__ for choice in choices if choice is not None and choice.is_random]
     if drawn:
         raise ConfigError(f"cache_feature: dataset.{split} augments at random ({', '.join(drawn)}); set it to False")
     if any(parameter.requires_grad for parameter in network.backbone.parameters()):
         raise ConfigError("cache_feature: the backbone is not frozen; add 'backbone\\..*' to freeze or set it to False")
     section = cfg["dataset"]
-    key = configs.fingerprint({"data": image_only(section[split]), "backbone": cfg["model"]["backbone"]})
+    key = configs.fingerprint({"data": picture_only(section[split]), "backbone": cfg["model"]["backbone"]})
     known = {} if known is None else known
     if key not in known:
         device = next(network.parameters()).device
@@ -259,107 +265,17 @@ def cached(
                 batch = {name: value.to(device) for name, value in batch.items() if isinstance(value, Tensor)}
                 for transform in transforms:
                     batch = transform(batch, None)
-                parts.append(network.backbone(batch["image"]).cpu())
+                if "video" in batch:
+                    parts.append(per_frame(network.backbone, batch["video"]).cpu())
+                else:
+                    parts.append(network.backbone(batch["image"]).cpu())
         known[key] = torch.cat(parts)
         log.info("kept %s features of dataset.%s, %s", len(dataset), split, tuple(known[key].shape[1:]))
     return WithFeature(dataset, known[key])
 
 
-def image_only(split: dict) -> dict:
-    """Return what of a dataset's config decides how its images look: two stages may read different keys beside them."""
-    transforms = [t | {"keys": ["image"]} for t in split["transforms"] if "image" in t["keys"]]
-    return split | {"keys": ["image"], "transforms": transforms}
-
-
-def load_weights(run: Run, source: Path) -> dict:
-    """Load a whole model from a checkpoint (ours, or a published one); return the facts stored with it.
-
-    Raises:
-        CheckpointError: it does not fit; names and shapes are listed.
-    """
-    file = checkpoint.find(source)
-    tensors, info = checkpoint.read(file)
-    network = run.accelerator.unwrap_model(run.model)
-    if published.is_published(tensors):
-        tensors = published.translate(tensors, network)
-    checkpoint.assign(network, tensors, str(file))
-    run.step = info.get("step", run.total_steps)
-    return info
-
-
-def load_pretrained(run: Run, source: Path) -> None:
-    """Load what the config's `pretrain` takes from stage 1 (or, without `pretrain`, initial weights for all).
-
-    Raises:
-        CheckpointError: it does not fit; names and shapes are listed.
-    """
-    file = checkpoint.find(source)
-    tensors, _ = checkpoint.read(file)
-    network = run.accelerator.unwrap_model(run.model)
-    modules = run.cfg["pretrain"]["modules"] if run.cfg["pretrain"] else None
-    if published.is_published(tensors):
-        tensors = published.translate(tensors, network, modules)
-    loaded = checkpoint.assign(network, tensors, str(file), modules)
-    print(f"weights of {', '.join(modules) if modules else 'the whole model'} from {file} ({len(loaded)} tensors)")
-
-
-def resume(run: Run) -> bool:
-    """Bring a run back to its `last` checkpoint; return False if there is none.
-
-    Raises:
-        ConfigError: that checkpoint was made under another config; the difference is shown.
-        CheckpointError: it is damaged.
-    """
-    folder = next((run.folder / name for name in ("last", "last.old") if (run.folder / name).is_dir()), None)
-    if folder is None:
-        return False
-    state = checkpoint.read_state(folder)
-    difference = configs.diff(json.loads(state["config"]), run.cfg)
-    if difference:
-        raise ConfigError("\n  ".join([f"{folder} was made under another config:", *difference]))
-    tensors, _ = checkpoint.read(folder / checkpoint.WEIGHTS)
-    checkpoint.assign(run.accelerator.unwrap_model(run.model), tensors, str(folder))
-    restore(run, state)
-    print(f"resumed {folder} at step {run.step} of {run.total_steps}")
-    return True
-
-
-def write_description(run: Run, cfg_file: str | Path) -> None:
-    """Write `config.json` (resolved), `config.txt` (a leaf per line) and `env.json` into the run folder."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "config.json").write_text(json.dumps(run.cfg, indent=1) + "\n")
-    (run.folder / "config.txt").write_text("\n".join(configs.show(run.cfg)) + "\n")
-    required = Path(__file__).resolve().parent.parent / "requirements.txt"
-    lines = required.read_text().splitlines() if required.exists() else []
-    names = [match[0] for line in lines if (match := re.match(r"[A-Za-z0-9_.-]+", line))]
-    facts = {
-        "config": str(cfg_file),
-        "command": sys.argv,
-        "seed": run.seed,
-        "git_commit": git_commit(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": str(run.device),
-        "precision": run.accelerator.mixed_precision,
-        "threads": torch.get_num_threads(),
-        "packages": {name: metadata.version(name) for name in names if _installed(name)},
-    }
-    (run.folder / "env.json").write_text(json.dumps(facts, indent=1) + "\n")
-
-
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def git_commit() -> str | None:
-    """Return the commit of this code, `-dirty` if changed since; None outside a git checkout."""
-    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
+def picture_only(split: dict) -> dict:
+    """Return what of a dataset's config decides how its images or videos look: stages may read other keys beside."""
+    keys = [key for key in ("image", "video") if key in split["keys"]]
+    transforms = [t | {"keys": keys} for t in split["transforms"] if not set(keys).isdisjoint(t["keys"])]
+    return split | {"keys": keys, "transforms": transforms}

@@ -12,13 +12,16 @@ from pathlib import Path
 
 from . import config
 from .datum.record import DataError
-from .experiment import Settings, build_run, complete, load_pretrained, load_weights, resume, write_description
+from .experiment import Settings, build_run, complete
+from .files import file_hash
 from .learn import checkpoint
 from .learn.checkpoint import CheckpointError
 from .learn.loop import Run, TrainingStopped, train
 from .learn.report import evaluate_and_report
-from .model.backbone import WeightsError
+from .model.summary import summarize, table
+from .model.weights import WeightsError
 from .registry import ConfigError
+from .restore import load_pretrained, load_weights, resume, write_description
 
 DONE, USER_ERROR, INTERRUPTED = 0, 2, 130
 
@@ -76,7 +79,7 @@ def data_folder(path: str | None) -> Path:
 
 def report(run: Run, file: Path, out: Path, viz: int) -> None:
     """Score the loaded weights of a checkpoint file and write the results to a folder."""
-    evaluate_and_report(run, out, viz, {"checkpoint": str(file), "checkpoint_sha256": checkpoint.file_hash(file)})
+    evaluate_and_report(run, out, viz, {"checkpoint": str(file), "checkpoint_sha256": file_hash(file)})
 
 
 def eval_command(options: Namespace) -> int:
@@ -173,6 +176,7 @@ def train_one(
         if source is not None:
             load_pretrained(run, source)
         write_description(run, cfg_file)
+    print(table(summarize(run.accelerator.unwrap_model(run.model))))
     with stopping_at_interrupt(run):
         train(run)
     if run.stop:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from object_centric_bench import config, experiment
+from object_centric_bench import config, experiment, restore
 from object_centric_bench.datum import shapes
 from object_centric_bench.experiment import Settings
 from object_centric_bench.model import published
@@ -153,10 +153,10 @@ def test_a_published_checkpoint_loads_by_name_and_another_methods_is_refused(set
             elif ours == name and "_pe" not in upstream:
                 theirs[upstream] = torch.randn_like(tensor)
     torch.save(theirs, tmp_path / "published.pth")
-    experiment.load_weights(run, tmp_path / "published.pth")
+    restore.load_weights(run, tmp_path / "published.pth")
     assert torch.equal(run.model.slot_attention.to_query.weight, theirs["m.aggregat.proj_q.weight"])
     assert torch.equal(run.model.decoder.position.embedding, theirs["m.decode.posit_embed.pe"])
     theirs["m.mediat.quant.codebook.weight"] = torch.zeros(1)
     torch.save(theirs, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match=r"unexpected: m\.mediat\.quant\.codebook\.weight"):
-        experiment.load_weights(run, tmp_path / "other.pth")
+        restore.load_weights(run, tmp_path / "other.pth")

@@ -11,12 +11,14 @@ ALLOWED = {
     "recipe": {"recipe"},
     "config": {"registry"},
     "commandline": set(),
+    "files": set(),
     "picture": set(),
     "datum": {"datum", "registry", "picture"},
-    "model": {"model", "registry"},
+    "model": {"model", "registry", "files"},
     "learn": {"learn", "registry", "picture"},
     "experiment": {"datum", "model", "learn", "registry", "config"},
-    "job": {"experiment", "datum", "model", "learn", "registry", "config"},
+    "restore": {"model", "learn", "registry", "config"},
+    "job": {"experiment", "restore", "files", "datum", "model", "learn", "registry", "config"},
 }
 ROOTS = {
     "config-": BASE - {"commandline"},

@@ -22,13 +22,12 @@ def gaussian_slots(num_slots: int, dim: int) -> dict:
     )
 
 
-def feature_tokenizer(dim: int, code_dim: int, num_codes: int, logit_scale: float, decoder: dict | None) -> dict:
-    """Quantize a backbone's feature of `dim` channels with codes projected from a frozen random basis."""
+def box_slots(dim: int) -> dict:
+    """A slot per box of the first frame, refined once per frame, and the predictor of the next frame's slots."""
     return dict(
-        type="Tokenizer",
-        encoder=dict(type="FeatureEncoder", input_dim=dim, dim=code_dim),
-        quantizer=dict(type="ProjectedCodebook", num_codes=num_codes, dim=code_dim, logit_scale=logit_scale),
-        decoder=decoder,
+        initializer=dict(type="BoxMLP", dim=dim),
+        slot_attention=dict(type="SlotAttention", dim=dim, hidden_dim=4 * dim, num_iterations=1, bilevel=True),
+        predictor=dict(type="SlotPredictor", dim=dim, num_heads=4, hidden_dim=4 * dim),
     )
 
 

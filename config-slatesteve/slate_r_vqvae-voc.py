@@ -1,0 +1,5 @@
+"""SLATE (Singh et al., ICLR 2022) on PASCAL VOC: slots predict the codes of the image by a transformer."""
+
+from ._parts import slate
+
+config = slate("voc")

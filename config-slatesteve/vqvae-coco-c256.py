@@ -1,0 +1,5 @@
+"""Stage 1 of SLATE on COCO: a VQ-VAE with 4096 codes of 256 channels."""
+
+from ._parts import vqvae
+
+config = vqvae("coco")

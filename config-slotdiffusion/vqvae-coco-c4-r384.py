@@ -1,0 +1,5 @@
+"""Stage 1 of SlotDiffusion on COCO at 384 pixels."""
+
+from ._parts import vqvae
+
+config = vqvae("coco", resolution=384)

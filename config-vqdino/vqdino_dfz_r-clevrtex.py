@@ -1,0 +1,5 @@
+"""VVO-Dfz (Zhao et al., 2025) on ClevrTex: slots guide the denoising of the codes of DINOv2 features."""
+
+from ._parts import dfz
+
+config = dfz("clevrtex")

@@ -45,9 +45,12 @@ def upgrade(
         force: start from nothing and replace an existing target.
 
     Raises:
-        DataError: the source is no published file, or of no known dataset; the target exists; a sample differs.
+        DataError: the source is no published file, or of no known dataset; the target exists, or is the source; a
+            sample differs.
     """
     source, target = Path(source), Path(target)
+    if source.exists() and target.exists() and source.samefile(target):
+        raise DataError(f"{target} is the source itself, which is never overwritten; give another file to write")
     conversion.refuse_existing(target, force)
     reader = Reader(source)
     if not reader.published:

@@ -93,6 +93,16 @@ def test_things_only_stays_things_only(tmp_path):
         COCO("b.lmdb", ["segment"], instance=False, data_dir=str(tmp_path))
 
 
+def test_the_source_is_never_overwritten(tmp_path):
+    published(tmp_path / "a.lmdb", records())
+    before = (tmp_path / "a.lmdb").read_bytes()
+    (tmp_path / "link.lmdb").symlink_to(tmp_path / "a.lmdb")
+    for target in (tmp_path / "a.lmdb", tmp_path / "link.lmdb"):
+        with pytest.raises(DataError, match="is the source itself"):
+            upgrade(tmp_path / "a.lmdb", target, labels="merged", force=True)
+    assert (tmp_path / "a.lmdb").read_bytes() == before
+
+
 def test_unknown_records(tmp_path):
     published(tmp_path / "a.lmdb", [{"sound": b""}])
     with pytest.raises(DataError, match="records with sound are of no known dataset"):

@@ -35,6 +35,7 @@ Division = Literal["reference", "official"]
 Split = Literal["train", "val", "test"]
 SUFFIXES = (".png", "_flat.png", "_depth_0001.png")
 COUNTS = {"full": 50000, "outd": 10000}  # scenes of the official download
+MOST_OBJECTS = 50  # more than the 10 of a scene, fewer than the shades of a picture
 PARTS = {"test": (0, 10), "val": (10, 20), "train": (20, 100)}  # of `full`, %
 
 
@@ -119,9 +120,7 @@ def convert(
     if official and (train_variant, val_variant) != ("full", "outd"):
         raise DataError("--clevrtex_split official divides the variant full; leave out --train_variant, --val_variant")
     variants = dict.fromkeys(PARTS, "full") if official else {"train": train_variant, "val": val_variant}
-    unknown = [name for name in split if name not in variants]
-    if unknown:
-        raise DataError(f"there is no split {unknown[0]!r} with --clevrtex_split {clevrtex_split}")
+    conversion.check(split, tuple(variants), limit)
     jobs = {
         name: functools.partial(list_split, Path(src_dir), name, variants[name], clevrtex_split, limit, skip_bad)
         for name in split
@@ -190,6 +189,8 @@ def make_sample(scene: Path) -> Packed:
     image, flat, depth = (file.read_bytes() for file in files)
     source.check_png(image, files[0])
     segment = decode_objects(flat, files[1])
+    if segment.max() > MOST_OBJECTS:
+        raise DataError(f"{files[1]} holds {segment.max()} objects, a scene has at most 10: is it another picture?")
     stored_depth, depth_size = check_depth(depth, files[2])
     sizes = (source.check_image(image, files[0]), segment.shape, depth_size)
     for file, size in zip(files[1:], sizes[1:], strict=True):

@@ -132,6 +132,7 @@ def convert(
     Raises:
         DataError: the source is not what it must be, or a file cannot be written.
     """
+    conversion.check(split, tuple(OFFICIAL), limit)
     src_dir = Path(src_dir)
     jobs = {name: functools.partial(list_split, src_dir, name, limit, skip_bad) for name in split}
     conversion.run(COCO.store, dst_dir, jobs, workers=workers, force=force, skip_bad=skip_bad)
@@ -160,12 +161,18 @@ def list_split(src_dir: Path, split: str, limit: int | None, skip_bad: bool) -> 
     labels = source.expect_folder(src_dir / "annotations" / f"panoptic_{split}2017", "coco")
     file = source.expect_file(labels.with_suffix(".json"), "coco")
     things = read_categories(src_dir)
-    items, bad = [], []
+    items, bad, seen = [], [], set()
     for entry in itertools.islice(read_annotations(file), limit):
         try:
-            items.append(read_item(entry, images, labels, things, file))
+            item = read_item(entry, images, labels, things, file)
         except DataError as error:
             bad.append(str(error))
+            continue
+        if item.label in seen:
+            bad.append(f"{file} lists {item.label.name} twice; download it again")
+            continue
+        seen.add(item.label)
+        items.append(item)
     if not items and not bad:
         raise DataError(f"{file} lists no annotation; download it again")
     missing = set(source.missing_files(path for item in items for path in (item.image, item.label)))
@@ -190,7 +197,10 @@ def read_categories(src_dir: Path) -> dict[int, bool]:
     file = next((file for file in files if file.is_file()), files[0])
     content = source.read_json(source.expect_file(file, "coco"))
     try:
-        return {int(entry["id"]): bool(entry["isthing"]) for entry in content}
+        things = {int(entry["id"]): bool(entry["isthing"]) for entry in content}
+        if len(things) != len(content):
+            raise ValueError("an id is listed twice")
+        return things
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file} is not COCO's list of categories: {error!r}; download it again") from error
 
@@ -231,7 +241,8 @@ def read_item(entry: Any, images: Path, labels: Path, things: dict[int, bool], f
         if isinstance(error, DataError):
             raise
         shown = entry.get("file_name", "?") if isinstance(entry, dict) else entry
-        raise DataError(f"{file}: the annotation of {shown!r} has no usable {error}; download it again") from error
+        fault = f"lacks {error}" if isinstance(error, KeyError) else f"is malformed ({error})"
+        raise DataError(f"{file}: the annotation of {shown!r} {fault}; download it again") from error
     ids = table[:, 0]
     if (np.diff(ids) <= 0).any() or (ids <= 0).any() or not np.isfinite(table).all():
         raise DataError(f"{file}: the segments of {name} have repeated ids, id 0, or numbers that are none")
@@ -262,6 +273,8 @@ def make_sample(item: Item) -> Packed:
         raise DataError(f"{item.label}: its ids and those of the JSON differ in {only[:5]}")
     boxes = table[:, 4:].copy()
     boxes[:, 2:] += boxes[:, :2]
+    if (boxes[:, :2] < -1).any() or (boxes[:, 2:] > [width + 1, height + 1]).any() or (table[:, 6:] < 0).any():
+        raise DataError(f"{item.label}: the JSON has a box outside of its {width}x{height} pixels; download it again")
     categories = table[:, 1].astype(np.int64)
     record = {
         "image": image,

@@ -56,6 +56,10 @@ class Dataset:
         if self.reader.published:
             self.check_published()
         self.segment_dtype = torch.uint8 if self.reader.header.max_segment <= 255 else torch.int32
+        if self.reader.published and "segment" in keys:
+            first = self.translated(self.reader.read(0), ["segment"], 0)["segment"]
+            wide = any(label.dtype != np.uint8 for label in (first if isinstance(first, list) else [first]))
+            self.segment_dtype = torch.int32 if wide else torch.uint8
 
     def check_published(self) -> None:
         """Try the first record of a published file.
@@ -69,7 +73,7 @@ class Dataset:
             raise DataError(
                 f"{self.file} is a published file of another dataset, its records hold {there}; make: {self.command}"
             )
-        record = self.translate(stored, self.keys, f"{self.file}, sample 0")
+        record = self.translated(stored, self.keys, 0)
         for key in self.keys:
             if key not in record:
                 raise DataError(
@@ -138,7 +142,7 @@ class Dataset:
         """
         keys = list(dict.fromkeys([*self.keys, *self.needed]))
         if self.reader.published:
-            record = self.translate(self.reader.read(index), keys, f"{self.file}, sample {index}")
+            record = self.translated(self.reader.read(index), keys, index)
         else:
             record = self.reader.read(index, keys)
         self.check_keys(record, keys, index)
@@ -153,6 +157,14 @@ class Dataset:
                     f"{self.file}, sample {index}: there is no {key!r}; its entries are: {there}. "
                     f"To have all, make the file anew: {self.command}"
                 )
+
+    def translated(self, stored: dict[str, Any], keys: Collection[str], index: int) -> dict[str, Any]:
+        """Return what `translate` does; entries of unexpected types are an error that names the sample."""
+        where = f"{self.file}, sample {index}"
+        try:
+            return self.translate(stored, keys, where)
+        except (AttributeError, KeyError, TypeError, IndexError) as error:
+            raise DataError(f"{where} is not what published records are ({error!r}); download it again") from error
 
     def translate(self, stored: dict[str, Any], keys: Collection[str], where: str) -> dict[str, Any]:
         """Return those entries of a published record that `keys` names and it has, as our converter stores them.
@@ -179,7 +191,7 @@ class Dataset:
 
     def image(self, encoded: bytes, index: int) -> Tensor:
         """Decode a picture to (c h w) uint8 RGB, a permuted view of (h w c)."""
-        array = decode_image(encoded)
+        array = decode_image(encoded) if isinstance(encoded, bytes) else None
         if array is None:
             raise DataError(
                 f"{self.file}, sample {index}: the picture cannot be decoded; make it again: {self.command}"
@@ -189,6 +201,11 @@ class Dataset:
     def segment(self, array: np.ndarray) -> Tensor:
         """Return a stored label map as (h w) uint8, or int32 for the whole store if one of its ids needs that."""
         if array.dtype != np.uint8:
+            if self.segment_dtype == torch.uint8 and array.max(initial=0) > 255:
+                raise DataError(
+                    f"{self.file} holds a segment {array.max()}, but its first sample has 8 bits; rewrite it: "
+                    "python convert.py upgrade"
+                )
             array = array.astype(np.int32)  # torch indexes and compares no uint16
         return torch.from_numpy(array).to(self.segment_dtype)
 

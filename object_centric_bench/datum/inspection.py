@@ -15,7 +15,7 @@ from .lmdb import Reader
 from .record import DataError
 from .stored_picture import centre, decode, decode_avi, encoding, shrink, to_rgb, unstack
 
-LABEL = 13  # characters before the text of a line
+LABEL = 15  # characters before the text of a line
 BARS, BINS = 40, 16  # characters of the longest bar and most lines of a histogram
 NUMBERS = (bool, int, float, np.generic)
 SHOWN = 5  # samples or messages named before "and more"

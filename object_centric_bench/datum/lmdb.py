@@ -9,9 +9,7 @@ calling anything a pickle names, see `unpickle`.
 """
 
 import contextlib
-import os
-import struct
-import threading
+import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +19,7 @@ import lmdb
 import msgpack
 from tqdm import tqdm
 
+from .environment import check_size, environment
 from .record import DataError, Elements, Packed, seal, unpack, unpack_entry
 from .unpickle import unpickle
 
@@ -62,12 +61,14 @@ def write_values(file: Path, pairs: list[tuple[bytes, bytes]]) -> None:
     """
     try:
         more = sum(len(value) + 4096 for _, value in pairs)
-        with _writable(file, more) as environment, environment.begin(write=True) as transaction:
+        with _writable(file, more) as opened, opened.begin(write=True) as transaction:
             for key, value in pairs:
                 if not transaction.put(key, value, append=True):
                     raise DataError(f"cannot write {file}: key {key!r} is there already")
     except (OSError, lmdb.Error) as error:
-        raise DataError(f"cannot write {file}: {error}") from error
+        free = shutil.disk_usage(file.parent).free / 1e6
+        why = f"{error}; {free:.0f} MB are free there: is the disk full, or may files not grow so large?"
+        raise DataError(f"cannot write {file}: {why}") from error
 
 
 def count_values(file: Path) -> tuple[int, bool]:
@@ -77,9 +78,9 @@ def count_values(file: Path) -> tuple[int, bool]:
         DataError: it is no such file.
     """
     try:
-        _check_size(file, file.stat().st_size, "")
-        with _writable(file, 0) as environment, environment.begin() as transaction:
-            return environment.stat()["entries"], transaction.get(HEADER_KEY) is not None
+        check_size(file, file.stat().st_size, "")
+        with _writable(file, 0) as opened, opened.begin() as transaction:
+            return opened.stat()["entries"], transaction.get(HEADER_KEY) is not None
     except (OSError, lmdb.Error) as error:
         raise DataError(f"cannot read {file}: {error}") from error
 
@@ -102,16 +103,16 @@ def sample_key(index: int) -> bytes:
 
 @contextlib.contextmanager
 def _writable(file: Path, more: int) -> Iterator[lmdb.Environment]:
-    environment = lmdb.open(str(file), subdir=False, lock=False, map_size=SMALLEST_MAP)
+    opened = lmdb.open(str(file), subdir=False, lock=False, map_size=SMALLEST_MAP)
     try:
-        information = environment.info()
-        used = (information["last_pgno"] + 1) * environment.stat()["psize"]
+        information = opened.info()
+        used = (information["last_pgno"] + 1) * opened.stat()["psize"]
         size = max(SMALLEST_MAP, 1 << (2 * (used + more)).bit_length())
         if size > information["map_size"]:
-            environment.set_mapsize(size)
-        yield environment
+            opened.set_mapsize(size)
+        yield opened
     finally:
-        environment.close()
+        opened.close()
 
 
 # ----------------------------------------------------------------------------------------------------------- reading
@@ -138,8 +139,9 @@ class Reader:
         self.file = Path(file)
         self.command = command
         if not self.file.is_file():
-            raise DataError(f"{self.file}: no such file; make it with: {command}")
-        _environment(self.file, command, reopen=True)
+            what = "is a folder, an LMDB file is wanted" if self.file.is_dir() else "no such file"
+            raise DataError(f"{self.file}: {what}; make it with: {command}")
+        environment(self.file, command, reopen=True)
         self._keys: list[bytes] = []
         value = self._get(HEADER_KEY)
         self.published = value is None
@@ -156,7 +158,7 @@ class Reader:
 
     def key(self, index: int) -> str:
         """Return the key under which a sample is stored."""
-        return (self._keys[index] if self.published else sample_key(index)).decode()
+        return (self._keys[index] if self.published else sample_key(index)).decode(errors="replace")
 
     def read(
         self, index: int, keys: Collection[str] | None = None, choose: Callable[[int], Sequence[int]] | None = None
@@ -176,7 +178,7 @@ class Reader:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.file}: sample {index} of {len(self)}")
         where = f"{self.file}, sample {index}"
-        with _environment(self.file, self.command).begin(buffers=not self.published) as transaction:
+        with environment(self.file, self.command).begin(buffers=not self.published) as transaction:
             if self.published:
                 record = unpickle(self._value(transaction, self._keys[index], where), where)
                 if not isinstance(record, dict):
@@ -223,7 +225,7 @@ class Reader:
             self.read(index)
 
     def _get(self, key: bytes) -> bytes | None:
-        with _environment(self.file, self.command).begin() as transaction:
+        with environment(self.file, self.command).begin() as transaction:
             return transaction.get(key)
 
     def _value(self, transaction: lmdb.Transaction, key: bytes, where: str) -> bytes | memoryview:
@@ -251,7 +253,7 @@ class Reader:
             header = Header(**fields)
         except TypeError as error:
             raise DataError(f"{self.file}: unreadable header ({error}); make it again: {self.command}") from error
-        entries = _environment(self.file, self.command).stat()["entries"] - 1
+        entries = environment(self.file, self.command).stat()["entries"] - 1
         announced = header.num_samples if header.num_values is None else header.num_values
         if entries != announced:
             raise DataError(
@@ -261,7 +263,7 @@ class Reader:
 
     def _published_keys(self) -> list[bytes]:
         value = self._get(PUBLISHED_KEY)
-        entries = _environment(self.file, self.command).stat()["entries"]
+        entries = environment(self.file, self.command).stat()["entries"]
         if entries == 0 or (value is None and self._get(sample_key(0)) is not None):
             raise DataError(f"{self.file} is unfinished: its conversion was interrupted; repeat: {self.command}")
         if value is None:
@@ -276,82 +278,3 @@ class Reader:
                 f"{self.file} lists {len(keys)} samples and holds {entries - 1}; download it again or: {self.command}"
             )
         return keys
-
-
-# ------------------------------------------------------------------------------------------------------ environments
-
-_open: dict[tuple, lmdb.Environment] = {}  # by identity, per process: LMDB refuses to open one file twice
-_paths: dict[str, tuple] = {}  # path -> identity: device, inode, size, time of change
-_lock = threading.Lock()
-
-
-def _close_all() -> None:
-    global _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it
-    for environment in _open.values():
-        environment.close()
-    _open.clear()
-    _paths.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_all)  # LMDB: "do not use an environment across fork"
-
-
-def _environment(file: Path, command: str, reopen: bool = False) -> lmdb.Environment:
-    """Return this process's handle of a file; with `reopen`, notice that the file was replaced since."""
-    path = os.path.abspath(file)
-    if not reopen and path in _paths:
-        return _open[_paths[path]]
-    with _lock:
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise DataError(f"{file}: {error.strerror}; make it with: {command}") from error
-        identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        if identity not in _open:
-            _forget(path)
-            _check_size(file, status.st_size, command)
-            try:
-                _open[identity] = lmdb.open(
-                    path, subdir=False, readonly=True, lock=False, readahead=False, meminit=False
-                )
-            except lmdb.Error as error:
-                raise DataError(f"{file} cannot be opened: {error}; make it again: {command}") from error
-        _paths[path] = identity
-        return _open[identity]
-
-
-def _forget(path: str) -> None:
-    """Close the handle of a file that is no longer under its path, unless another path leads to it."""
-    identity = _paths.pop(path, None)
-    if identity is not None and identity not in _paths.values():
-        _open.pop(identity).close()
-
-
-def _check_size(file: Path, size: int, command: str) -> None:
-    """Compare the size with what LMDB's first pages say: reading beyond the end would kill the process (SIGBUS)."""
-    if size == 0:
-        raise DataError(f"{file} is empty; make it again: {command}")
-    try:
-        with file.open("rb") as stream:
-            first = _meta(stream.read(4096))
-            if first is None:
-                raise DataError(f"{file} is not an LMDB file; make one with: {command}")
-            stream.seek(first[0])
-            second = _meta(stream.read(4096))
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}") from error
-    page_size, last_page, _ = max((meta for meta in (first, second) if meta), key=lambda meta: meta[2])
-    if size < 2 * page_size or size < (last_page + 1) * page_size:
-        expected = max(2, last_page + 1) * page_size
-        raise DataError(f"{file} is cut off: {size} bytes of {expected}; copy or download it again, or: {command}")
-
-
-def _meta(page: bytes) -> tuple[int, int, int] | None:
-    """Return page size, last page number and transaction number of an LMDB meta page (64 bit, little endian)."""
-    if len(page) < 152 or struct.unpack_from("<II", page, 16) != (0xBEEFC0DE, 1):
-        return None
-    (page_size,) = struct.unpack_from("<I", page, 40)
-    last_page, transaction = struct.unpack_from("<QQ", page, 136)
-    return (page_size, last_page, transaction) if page_size >= 512 else None

@@ -189,5 +189,6 @@ def convert(
     Raises:
         DataError: the source is not what it must be, or a file cannot be written.
     """
+    conversion.check(split, ("train", "val"), limit)
     jobs = {name: functools.partial(movi_source.list_split, Path(src_dir), name, limit, skip_bad) for name in split}
     conversion.run(MOVi.store, dst_dir, jobs, workers=workers, force=force, skip_bad=skip_bad)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from .record import DataError
 
 SHOWN = 8  # names in a message
+PNG = b"\x89PNG\r\n\x1a\n"  # the first bytes of such a file
 
 
 def expect_folder(folder: Path, dataset: str) -> Path:
@@ -97,6 +99,8 @@ def check_image(encoded: bytes, file: Path) -> tuple[int, int]:
     """
     if not encoded:
         raise DataError(f"{file} is empty; download it again")
+    if encoded[:8] == PNG:
+        check_png(encoded, file)
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
             width, height = picture.size
@@ -152,13 +156,21 @@ def decode_indices(encoded: bytes, file: Path) -> np.ndarray:
 
 
 def check_png(encoded: bytes, file: Path) -> None:
-    """Raise `DataError` unless it begins and ends like a PNG: some decoders fill up what is missing."""
+    """Raise `DataError` unless all parts of a PNG are there, with right checksums: decoders overlook much."""
     if not encoded:
         raise DataError(f"{file} is empty; download it again")
-    if encoded[:8] != b"\x89PNG\r\n\x1a\n":
+    if encoded[:8] != PNG:
         raise DataError(f"{file} is no PNG; download it again")
-    if b"IEND" not in encoded[-64:]:
-        raise DataError(f"{file} is cut off, its end is missing; download it again")
+    position, kind = 8, b""
+    while kind != b"IEND":
+        length = int.from_bytes(encoded[position : position + 4], "big")
+        kind, end = encoded[position + 4 : position + 8], position + 12 + length
+        if end > len(encoded):
+            raise DataError(f"{file} is cut off, its end is missing; download it again")
+        stored = int.from_bytes(encoded[end - 4 : end], "big")
+        if zlib.crc32(memoryview(encoded)[position + 4 : end - 4]) != stored:
+            raise DataError(f"{file} is damaged, a checksum does not match; download it again")
+        position = end
 
 
 def compact(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from . import conversion
 from .clevrtex import ClevrTex
@@ -57,9 +58,11 @@ def upgrade(
         raise DataError(f"{source} is in our format already, nothing is to be done")
     if not len(reader):
         raise DataError(f"{source} holds no samples; download it again")
-    options = (("labels", labels),) if labels else ()
     name = recognise(reader)
-    keys = tuple(_record(str(source), name, options, 0))
+    if labels is not None and name != VOC.__name__:
+        raise DataError(f"{source} holds {name}; --labels says what the label maps of published VOC files hold")
+    options = (("labels", labels),) if labels else ()
+    keys = tuple(key for key in _class(name).offered if key in _record(str(source), name, options, 0))
     attributes: dict[str, Any] = {"source": f"published file {source.name}", **dict(options)}
     if name == COCO.__name__ and "isthing" not in reader.read(0):
         attributes["things_only"] = True
@@ -71,22 +74,31 @@ def upgrade(
         attributes=attributes,
         chunk=1,
     )
-    if force:
-        unproven.unlink(missing_ok=True)
-    if not unproven.exists():  # else an earlier run was interrupted while comparing
-        conversion.write(unproven, _class(name).store, job, workers=workers, force=force)
-    compare = functools.partial(_compare, str(source), str(unproven), name, options, keys)
     try:
-        if len(Reader(unproven, _class(name).store)) != len(reader):
-            raise DataError(f"{unproven} was made from another file; run the same command again")
-        for _ in ordered_map(compare, range(len(reader)), workers):
-            pass
-    except DataError:
-        unproven.unlink()
-        raise
-    conversion.refuse_existing(target, force)
-    os.replace(unproven, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with conversion.alone(target):
+            unproven.unlink(missing_ok=True)  # an earlier run was interrupted while comparing
+            conversion.write(unproven, _class(name).store, job, workers=workers, force=force)
+            try:
+                _prove(reader, unproven, name, options, keys, workers)
+            except DataError:
+                unproven.unlink()
+                raise
+            conversion.refuse_existing(target, force)
+            os.replace(unproven, target)
+    except OSError as error:
+        raise DataError(f"cannot write {target}: {error}") from error
     log.warning("%s: %d samples, each decodes to the same %s as in %s", target, len(reader), ", ".join(keys), source)
+
+
+def _prove(reader: Reader, unproven: Path, name: str, options: tuple, keys: tuple[str, ...], workers: int) -> None:
+    """Raise `DataError` unless both files decode to the same samples, read as training reads them."""
+    if len(Reader(unproven, _class(name).store)) != len(reader):
+        raise DataError(f"{unproven} has not as many samples as {reader.file}")
+    compare = functools.partial(_compare, str(reader.file), str(unproven), name, options, keys)
+    done = ordered_map(compare, range(len(reader)), workers)
+    for _ in tqdm(done, desc=f"compare {unproven.name}", total=len(reader), unit="sample"):
+        pass
 
 
 def recognise(reader: Reader) -> str:
@@ -106,10 +118,11 @@ def _class(name: str) -> type[Dataset]:
     return next(cls for cls in DATASETS if cls.__name__ == name)
 
 
-@functools.lru_cache(maxsize=2)  # per process: the source and the target
-def _dataset(file: str, name: str, options: tuple) -> Dataset:
+@functools.lru_cache(maxsize=4)  # per process: the source and the target
+def _dataset(file: str, name: str, options: tuple, keys: tuple[str, ...] = ()) -> Dataset:
     cls = _class(name)
-    return cls(os.path.basename(file), [cls.offered[0]], data_dir=os.path.dirname(file), **dict(options))
+    keys = keys or cls.offered[:1]
+    return cls(os.path.basename(file), list(keys), data_dir=os.path.dirname(file), **dict(options))
 
 
 def _record(source: str, name: str, options: tuple, index: int) -> dict[str, Any]:
@@ -128,13 +141,9 @@ def _files(source: Path, index: int) -> list[Path]:
 
 def _compare(source: str, target: str, name: str, options: tuple, keys: tuple[str, ...], index: int) -> None:
     """Raise `DataError` unless a sample decodes to the same entries from both files."""
-    old = _record(source, name, options, index)
-    new = _dataset(target, name, ()).reader.read(index)
-    if set(old) != set(keys) or not set(keys) <= set(new):
-        raise DataError(f"{source}, sample {index} has {sorted(old)}, the first one {sorted(keys)}")
-    decoder = _dataset(source, name, options)
+    rng = np.random.default_rng(0)  # nothing is drawn
+    old = _dataset(source, name, options, keys).decode(index, rng)
+    new = _dataset(target, name, (), keys).decode(index, rng)
     for key in keys:
-        before, after = decoder.entry(key, old[key], index), decoder.entry(key, new[key], index)
-        same = torch.equal(before, after) if isinstance(before, torch.Tensor) else np.array_equal(before, after)
-        if not same or before.dtype != after.dtype:
+        if not torch.equal(old[key], new[key]) or old[key].dtype != new[key].dtype:
             raise DataError(f"{target}: {key} of sample {index} differs from that in {source}")

@@ -167,6 +167,7 @@ def convert(
     """
     if voc_split not in get_args(Division):
         raise DataError(f"voc_split is {voc_split!r}; known are {', '.join(get_args(Division))}")
+    conversion.check(split, tuple(YEARS), limit)
     src_dir = Path(src_dir)
     root = src_dir / "VOCdevkit" if (src_dir / "VOCdevkit").is_dir() else src_dir
     jobs = {name: functools.partial(list_split, root, name, voc_split, limit, skip_bad) for name in split}

@@ -164,6 +164,18 @@ def scramble(file):
     file.write_bytes(content)
 
 
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def repeat_category(folder):
+    file = folder / "annotations" / coco.CATEGORIES
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps([*content, content[0]]))
+
+
 def first(content):
     return content["annotations"][0]
 
@@ -194,12 +206,25 @@ BAD = {
         lambda f: edit(f, lambda c: first(c)["segments_info"][0].update(category_id=999)),
         r"000000900103.png has a segment of category 999, not listed in panoptic_coco_categories.json",
     ),
+    "twice": (
+        lambda f: edit(f, lambda c: c["annotations"].append(c["annotations"][0])),
+        "000000900103.png twice",
+    ),
+    "category twice": (lambda f: repeat_category(f), "list of categories.*listed twice"),
     "repeated": (
         lambda f: edit(f, lambda c: first(c)["segments_info"].append(first(c)["segments_info"][0])),
         "repeated ids",
     ),
 }
 BAD_LATE = {  # found while converting
+    "box outside": (
+        lambda f: edit(f, lambda c: first(c)["segments_info"][0].update(bbox=[-500, -20, 1e9, 3])),
+        "000000900103.png: the JSON has a box outside of its",
+    ),
+    "label with one wrong bit": (
+        lambda f: flip(f / "annotations/panoptic_train2017/000000900031.png"),
+        "900031.png is damaged, a checksum does not match",
+    ),
     "image damaged": (
         lambda f: (f / "train2017/000000900031.jpg").write_bytes(b"no picture"),
         r"000000900031.jpg is no picture",
@@ -220,7 +245,7 @@ BAD_LATE = {  # found while converting
     ),
     "label damaged inside": (
         lambda f: scramble(f / "annotations/panoptic_train2017/000000900031.png"),
-        r"900031.png (cannot be decoded|: its ids)",
+        r"900031.png is damaged, a checksum",
     ),
     "sizes": (
         lambda f: shutil.copy(f / "train2017/000000900027.jpg", f / "train2017/000000900031.jpg"),

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from object_centric_bench.datum import conversion
+from object_centric_bench.datum import conversion, writer
 from object_centric_bench.datum.conversion import Job, run
 from object_centric_bench.datum.lmdb import Reader
 from object_centric_bench.datum.record import DataError, pack
@@ -114,7 +114,7 @@ class Stop(Exception):
 def stop_at(monkeypatch, step):
     """Let the write with that number fail, before it begins or after it is done, as a kill would."""
     count = iter(range(1000))
-    original = conversion.write_values
+    original = writer.write_values
 
     def write_values(file, pairs):
         number = next(count)
@@ -124,7 +124,7 @@ def stop_at(monkeypatch, step):
         if 2 * number + 1 == step:
             raise Stop
 
-    monkeypatch.setattr(conversion, "write_values", write_values)
+    monkeypatch.setattr(writer, "write_values", write_values)
 
 
 @pytest.mark.parametrize("step", range(10))
@@ -134,11 +134,12 @@ def test_stopped_at_any_write_and_run_again(source, whole, tmp_path, monkeypatch
     stop_at(monkeypatch, step)
     with pytest.raises(Stop):
         convert(source, out)
-    assert names(out) in ([".train.lmdb.progress"], [".train.lmdb.partial", ".train.lmdb.progress"])
+    left = [name for name in names(out) if not name.endswith(".finished")]
+    assert left in ([".train.lmdb.progress"], [".train.lmdb.partial", ".train.lmdb.progress"])
     monkeypatch.undo()
     calls = []
-    original = conversion._attempt
-    monkeypatch.setattr(conversion, "_attempt", lambda *a: calls.append(a) or original(*a))
+    original = writer._attempt
+    monkeypatch.setattr(writer, "_attempt", lambda *a: calls.append(a) or original(*a))
     convert(source, out)
     assert (out / "train.lmdb").read_bytes() == whole and names(out) == ["train.lmdb"]
     assert len(calls) == max(0, COUNT - 64 * ((step + 1) // 2))
@@ -297,6 +298,54 @@ def test_a_finished_split_of_an_interrupted_run_is_kept(source, tmp_path, monkey
         convert(source, out, splits=("train", "val"))
 
 
+def test_a_finished_split_is_not_kept_when_its_source_changed(source, tmp_path, monkeypatch):
+    stop_at(monkeypatch, 12)
+    with pytest.raises(Stop):
+        convert(source, tmp_path / "out", splits=("train", "val"))
+    monkeypatch.undo()
+    (source / "003").write_text("1003")
+    with pytest.raises(DataError, match=r"train.lmdb exists"):
+        convert(source, tmp_path / "out", splits=("train", "val"))
+
+
+def test_a_split_converted_by_another_command_is_not_kept(source, tmp_path):
+    convert(source, tmp_path / "out")
+    with pytest.raises(DataError, match=r"train.lmdb exists"):
+        convert(source, tmp_path / "out", splits=("train", "val"))
+
+
+def test_a_bad_item_that_can_be_read_after_all(source, whole, tmp_path, monkeypatch, caplog):
+    """Its file is the same, but reading failed: the interrupted run is not gone on with, or it would be lost."""
+    out = tmp_path / "out"
+
+    def flaky(file):
+        raise DataError(f"{file} could not be read just now")
+
+    original = writer._attempt
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            writer, "_attempt", lambda sample, files, program, item: original(
+                flaky if item.name == "003" else sample, files, program, item
+            )
+        )  # fmt: skip
+        stop_at(patch, 4)
+        with pytest.raises(Stop):
+            convert(source, out, skip_bad=True)
+    assert convert(source, out, skip_bad=True) == []
+    assert "starting again" in caplog.text
+    assert (out / "train.lmdb").read_bytes() == whole
+
+
+@pytest.mark.parametrize("options", [{"workers": -1}])
+def test_numbers_that_make_no_sense(source, tmp_path, options):
+    with pytest.raises(DataError, match="at least 0, got -1"):
+        convert(source, tmp_path / "out", **options)
+    with pytest.raises(DataError, match="--limit is at least 1, got 0"):
+        conversion.check(("train",), ("train", "val"), 0)
+    with pytest.raises(DataError, match="there is no split 'test'; known are train, val"):
+        conversion.check(("test",), ("train", "val"), None)
+
+
 def test_a_file_of_another_job_is_not_kept(source, tmp_path):
     convert(source, tmp_path / "out", options={"attributes": {"source": "other"}})
     with pytest.raises(DataError, match=r"train.lmdb exists"):
@@ -359,7 +408,7 @@ def test_bad_samples_are_left_out_and_listed(source, tmp_path, monkeypatch, capl
     assert "004 cannot be read: No such file" in messages[3]
     reader = Reader(tmp_path / "whole" / "train.lmdb")
     assert len(reader) == COUNT - 8 and reader.header.attributes["left_out"] == messages
-    assert "left out 9 bad samples of 201" in caplog.text
+    assert "left out 9 bad samples or files" in caplog.text
     stop_at(monkeypatch, step)
     with pytest.raises(Stop):
         run("toy", tmp_path / "out", jobs, skip_bad=True)
@@ -383,10 +432,11 @@ def limited(source, folder, limit):
     try:
         convert(source, folder)
     except DataError as error:
-        sys.exit(3 if str(folder) in str(error) and "cannot write" in str(error) else 4)
+        text = str(error)
+        sys.exit(3 if str(folder) in text and "cannot write" in text and "is the disk full" in text else 4)
 
 
-@pytest.mark.parametrize("limit", [1000, 100_000, 400_000])
+@pytest.mark.parametrize("limit", [10_000, 100_000, 400_000])
 def test_full_disk(source, whole, tmp_path, limit):
     out = tmp_path / "out"
     process = multiprocessing.get_context("spawn").Process(target=limited, args=(source, out, limit))
@@ -430,10 +480,10 @@ def test_a_refused_write_is_a_data_error(source, tmp_path, monkeypatch):
 
 def test_identity_depends_on_item_files_and_program(source):
     items = sorted(source.iterdir())
-    seen = {conversion._identity(item, files_of, b"program") for item in items}
+    seen = {writer._identity(item, files_of, b"program") for item in items}
     assert len(seen) == COUNT
-    before = conversion._identity(items[0], files_of, b"program")
-    assert before == conversion._identity(items[0], files_of, b"program")
-    assert before != conversion._identity(items[0], files_of, b"other")
+    before = writer._identity(items[0], files_of, b"program")
+    assert before == writer._identity(items[0], files_of, b"program")
+    assert before != writer._identity(items[0], files_of, b"other")
     items[0].write_text("00")
-    assert before != conversion._identity(items[0], files_of, b"program")
+    assert before != writer._identity(items[0], files_of, b"program")

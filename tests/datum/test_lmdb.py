@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from object_centric_bench.datum import environment
 from object_centric_bench.datum import lmdb as store
 from object_centric_bench.datum import unpickle as unpickling
 from object_centric_bench.datum.lmdb import Reader
@@ -145,7 +146,7 @@ def test_missing(tmp_path):
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="is a folder"):
         Reader(tmp_path)
 
 
@@ -353,10 +354,10 @@ def test_reads_in_other_processes(file, method):
 
 def test_a_forked_process_opens_its_own_handle(file):
     Reader(file)
-    assert str(file) in store._paths
+    assert str(file) in environment._paths
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    process = context.Process(target=lambda: queue.put(len(store._open)))
+    process = context.Process(target=lambda: queue.put(len(environment._open)))
     process.start()
     assert queue.get(timeout=60) == 0
     process.join()

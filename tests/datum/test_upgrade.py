@@ -75,6 +75,45 @@ def test_a_sample_that_differs_is_noticed(tmp_path, monkeypatch):
     assert len(Reader(tmp_path / "b.lmdb", "voc")) == 3
 
 
+@pytest.mark.parity
+def test_a_wrong_encoder_of_frames_is_noticed(golden, tmp_path, monkeypatch):
+    """The comparison decodes the source as training does, not through what encodes the target."""
+    from object_centric_bench.datum import movi
+
+    original = movi._png
+    monkeypatch.setattr(movi, "_png", lambda picture: original(picture // 16 * 16))
+    source = require(golden / "lmdb" / "movi" / "train.lmdb")
+    with pytest.raises(DataError, match="video of sample 0 differs"):
+        upgrade(source, tmp_path / "a.lmdb")
+    assert not list(tmp_path.glob("*.lmdb"))
+
+
+@pytest.mark.parity
+def test_labels_are_for_voc_only(golden, tmp_path):
+    with pytest.raises(DataError, match="--labels says what the label maps of published VOC files hold"):
+        upgrade(require(golden / "lmdb" / "coco" / "val.lmdb"), tmp_path / "a.lmdb", labels="merged")
+
+
+def test_label_maps_of_16_bits(tmp_path):
+    """More than 255 segments in a published PNG are neither cut to 8 bits nor mixed up."""
+    label = np.arange(400, dtype=np.uint16).reshape(20, 20)
+    picture = cv2.imencode(".png", np.zeros((20, 20, 3), np.uint8))[1].tobytes()
+    published(tmp_path / "a.lmdb", [{"image": picture, "segment": cv2.imencode(".png", label)[1].ravel()}])
+    old = VOC("a.lmdb", ["segment"], labels="merged", data_dir=str(tmp_path)).sample(0, RNG)
+    assert old["segment"].dtype == torch.int32 and old["segment"].max() == 399
+    upgrade(tmp_path / "a.lmdb", tmp_path / "b.lmdb", labels="merged")
+    assert torch.equal(VOC("b.lmdb", ["segment"], data_dir=str(tmp_path)).sample(0, RNG)["segment"], old["segment"])
+
+
+def test_malformed_published_records(tmp_path):
+    for change in ({"segment": 5}, {"clazz": 5}, {"image": 5}):
+        record = {**records(1)[0], "clazz": np.zeros(2, np.uint8), "bbox": np.zeros((2, 4), np.float32), **change}
+        published(tmp_path / "a.lmdb", [record])
+        with pytest.raises(DataError, match=r"a\.lmdb, sample 0"):
+            COCO("a.lmdb", ["image", "segment", "category"], data_dir=str(tmp_path)).sample(0, RNG)
+        (tmp_path / "a.lmdb").unlink()
+
+
 def test_label_scheme_is_needed(tmp_path):
     published(tmp_path / "a.lmdb", records())
     with pytest.raises(DataError, match=r"merged.*border0"):

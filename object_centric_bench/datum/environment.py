@@ -1,0 +1,86 @@
+"""Handles of LMDB files for reading, one per file and process."""
+
+import os
+import struct
+import threading
+from pathlib import Path
+
+import lmdb
+
+from .record import DataError
+
+_open: dict[tuple, lmdb.Environment] = {}  # by identity, per process: LMDB refuses to open one file twice
+_paths: dict[str, tuple] = {}  # path -> identity: device, inode, size, time of change
+_lock = threading.Lock()
+
+
+def _close_all() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+    for handle in _open.values():
+        handle.close()
+    _open.clear()
+    _paths.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_all)  # LMDB: "do not use an environment across fork"
+
+
+def environment(file: Path, command: str, reopen: bool = False) -> lmdb.Environment:
+    """Return this process's handle of a file; with `reopen`, notice that the file was replaced since."""
+    path = os.path.abspath(file)
+    if not reopen and path in _paths:
+        return _open[_paths[path]]
+    with _lock:
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise DataError(f"{file}: {error.strerror}; make it with: {command}") from error
+        identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if identity not in _open:
+            _forget(path)
+            check_size(file, status.st_size, command)
+            try:
+                _open[identity] = lmdb.open(
+                    path, subdir=False, readonly=True, lock=False, readahead=False, meminit=False
+                )
+            except lmdb.Error as error:
+                raise DataError(f"{file} cannot be opened: {error}; make it again: {command}") from error
+        _paths[path] = identity
+        return _open[identity]
+
+
+def _forget(path: str) -> None:
+    """Close the handle of a file that is no longer under its path, unless another path leads to it."""
+    identity = _paths.pop(path, None)
+    if identity is not None and identity not in _paths.values():
+        _open.pop(identity).close()
+
+
+def check_size(file: Path, size: int, command: str) -> None:
+    """Compare the size with what LMDB's first pages say: reading beyond the end would kill the process (SIGBUS)."""
+    if size == 0:
+        raise DataError(f"{file} is empty; make it again: {command}")
+    try:
+        with file.open("rb") as stream:
+            first = _meta(stream.read(4096))
+            if first is None:
+                raise DataError(f"{file} is not an LMDB file; make one with: {command}")
+            stream.seek(first[0])
+            second = _meta(stream.read(4096))
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from error
+    page_size, last_page, _ = max((meta for meta in (first, second) if meta), key=lambda meta: meta[2])
+    if size < 2 * page_size or size < (last_page + 1) * page_size:
+        expected = max(2, last_page + 1) * page_size
+        raise DataError(f"{file} is cut off: {size} bytes of {expected}; copy or download it again, or: {command}")
+
+
+def _meta(page: bytes) -> tuple[int, int, int] | None:
+    """Return page size, last page number and transaction number of an LMDB meta page (64 bit, little endian)."""
+    if len(page) < 152 or struct.unpack_from("<II", page, 16) != (0xBEEFC0DE, 1):
+        return None
+    (page_size,) = struct.unpack_from("<I", page, 40)
+    last_page, transaction = struct.unpack_from("<QQ", page, 136)
+    return (page_size, last_page, transaction) if page_size >= 512 else None

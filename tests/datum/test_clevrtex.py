@@ -196,6 +196,7 @@ WRONG = {  # nothing to go on with
 HALF = lambda content: content[: len(content) // 2]  # noqa: E731
 NO_END = lambda content: content[:-12]  # noqa: E731
 SMALL = np.zeros((24, 32), np.uint8)
+NOISE = np.random.default_rng(0).integers(0, 256, (240, 320), dtype=np.uint8)
 BAD = {
     "no image": (remove(".png"), r"missing: .*000002.png"),
     "no label": (remove("_flat.png"), r"missing: .*000002_flat.png"),
@@ -204,7 +205,8 @@ BAD = {
     "image without end": (change(".png", NO_END), r"000002.png is cut off"),
     "label cut": (change("_flat.png", HALF), r"000002_flat.png is cut off"),
     "depth cut": (change("_depth_0001.png", HALF), r"000002_depth_0001.png is cut off"),
-    "image damaged": (change(".png", lambda c: c[:9000] + bytes(99) + c[9099:]), r"000002.png is (cut off|no picture|damaged)"),
+    "image damaged": (change(".png", lambda c: c[:9000] + bytes(99) + c[9099:]), r"000002.png is damaged, a checksum"),
+    "a picture in its place": (change("_flat.png", lambda c: picture(NOISE)), r"_flat.png holds \d+ objects"),
     "image empty": (change(".png", b""), r"000002.png is empty"),
     "label empty": (change("_flat.png", b""), r"000002_flat.png is empty"),
     "depth empty": (change("_depth_0001.png", b""), r"000002_depth_0001.png is empty"),

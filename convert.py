@@ -16,12 +16,12 @@ from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
 from object_centric_bench import commandline
-from object_centric_bench.datum import clevrtex, coco, inspection, movi, shapes, upgrade, voc
+from object_centric_bench.datum import clevrtex, coco, inspection, movi, moving_shapes, shapes, upgrade, voc
 from object_centric_bench.datum.record import DataError
 
 # A dataset is a module with `SOURCE`, what to download and how to unpack it, and `convert(...)`, whose arguments become
 # the flags and whose docstring explains them.
-DATASETS = {"clevrtex": clevrtex, "coco": coco, "voc": voc, "movi": movi, "shapes": shapes}
+DATASETS = {each.__name__.split(".")[-1]: each for each in (clevrtex, coco, voc, movi, shapes, moving_shapes)}
 TOOLS: dict[str, Callable[..., Any]] = {"inspect": inspection.inspect, "upgrade": upgrade.upgrade}
 
 

@@ -1,6 +1,6 @@
 """What the demo configs share: EfficientNet-Lite0 at 128x128, slots of width 64, runs of minutes on a CPU."""
 
-from object_centric_bench.recipe import backbone, dataset, learn, model, tokenizer
+from object_centric_bench.recipe import backbone, dataset, learn, method, model, stage1, tokenizer
 from object_centric_bench.recipe.method import tokenizer_parts
 
 RESOLUTION = 128  # pixels
@@ -19,24 +19,47 @@ def codes_of(backbone, logit_scale=LOGIT_SCALE, decoder=None):
     return tokenizer.simvq(backbone.dim, SLOT_DIM, NUM_CODES, logit_scale, decoder)
 
 
-def with_positions(method, grid):
+def stage1_of(data, grid, batch_size, total_steps, lr):
+    """Return the whole config of a first stage on a dataset's images or videos."""
+    backbone = efficientnet(grid)
+    decoder = tokenizer.feature_decoder(SLOT_DIM, pretrained=False, hidden_dim=64, channels=16)
+    cfg = stage1.stage1(
+        model=dict(type="VQDINO", backbone=backbone.build, tokenizer=codes_of(backbone, 0.0, decoder)),
+        dataset=data(RESOLUTION, batch_size, segment=False),
+        total_steps=total_steps,
+        lr=lr,
+        freeze=[r"backbone\..*"],
+        schedule=stage1.projected(total_steps, LOGIT_SCALE, anneal=True),
+    )
+    return cfg | dict(cache_feature=True, eval_every=total_steps // 2)
+
+
+def mixed(grid, num_slots, tokenizer=None):
+    """Return VideoSAUR, or with a tokenizer VVO-SmdT, similarity measured on features: convolutions have no keys."""
+    slots = model.free_slots(num_slots, SLOT_DIM)
+    slots["initializer"] = dict(type="PerSlotGaussian", num_slots=num_slots, dim=SLOT_DIM)
+    sizes = dict(hidden_dim=256, num_hidden=2, temperature=0.075, keys=False)
+    return with_positions(method.similarity(efficientnet(grid), slots, tokenizer, **sizes), grid)
+
+
+def with_positions(built, grid):
     """Return a method that trains in minutes: positions start as waves, and tokens carry them too.
 
     The features of early convolutions, unlike a transformer's, do not tell where they are.
     """
     position = model.fourier([grid, grid], SLOT_DIM)
-    parts = method["model"]
+    parts = built["model"]
     parts["projection"] = dict(type="Positioned", projection=parts["projection"], position=position)
     parts["decoder"] |= dict(position=position)
     parts["initializer"] |= dict(std=0.3)
-    return method
+    return built
 
 
-def stage2(method, mask, total_steps, lr, batch_size, pretrain=None):
+def stage2(method, mask, total_steps, lr, batch_size, pretrain=None, data=dataset.shapes):
     """Return the whole config around a method's model and loss."""
     cfg = dict(
         **method,
-        dataset=dataset.shapes(RESOLUTION, batch_size),
+        dataset=data(RESOLUTION, batch_size),
         pretrain=pretrain,
         cache_feature=True,
         **learn.adam_with_warmup(lr=lr, total_steps=total_steps),
@@ -46,8 +69,20 @@ def stage2(method, mask, total_steps, lr, batch_size, pretrain=None):
     return cfg
 
 
-def vvo_stage2(method, mask, grid, total_steps, lr, batch_size):
-    """Return the config of a second stage on the quantized features of `vqshapes.py`."""
+def spot_on_shapes(grid, num_slots):
+    """Return SPOT's first stage, with positions for the decoder too."""
+    found = efficientnet(grid)
+    built = method.spot(found, num_slots, SLOT_DIM, num_layers=2, num_heads=4)
+    parts = built["model"]
+    position = model.fourier(found.grid, found.dim)
+    parts["initializer"] = dict(type="PerSlotGaussian", num_slots=num_slots, dim=SLOT_DIM, std=0.3)
+    parts["projection"] = dict(type="Positioned", projection=parts["projection"], position=position)
+    parts["decoder"] |= dict(position=position)
+    return built
+
+
+def vvo_stage2(method, mask, grid, total_steps, lr, batch_size, first="vqshapes.py", data=dataset.shapes):
+    """Return the config of a second stage on the quantized features of another config, `first`."""
     modules = tokenizer_parts(method["model"]["tokenizer"])
-    pretrain = dict(config="vqshapes.py", knobs=dict(grid=grid), modules=modules)
-    return stage2(method, mask, total_steps, lr, batch_size, pretrain)
+    pretrain = dict(config=first, knobs=dict(grid=grid), modules=modules)
+    return stage2(method, mask, total_steps, lr, batch_size, pretrain, data)

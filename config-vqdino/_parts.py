@@ -3,6 +3,7 @@
 from object_centric_bench.recipe import method, model, published, tokenizer
 
 DIM = published.SLOT_DIM
+MIXER_DIM = 64  # of slots that a mixer decodes
 
 
 def vqdino(data, width, resolution=256):
@@ -23,6 +24,16 @@ def tfd(data, resolution=256):
         return method.codes("VVOTfd", backbone, slots, codes_of(backbone, 256), linear=True)
 
     return published.experiment(data, build, pretrain=f"vqdino-{data}-c256", resolution=resolution)
+
+
+def tfd9(data):
+    """Return `config` of VVO-Tfd9, whose decoder reads the codes in nine orders."""
+
+    def build(backbone, num_slots, pretrained):
+        slots = model.gaussian_slots(num_slots, DIM)
+        return method.codes("VVOTfd9", backbone, slots, codes_of(backbone, 256), linear=True, nine=True)
+
+    return published.experiment(data, build, mask="output.mask", pretrain=f"vqdino-{data}-c256")
 
 
 def mlp(data, resolution=256):
@@ -52,3 +63,12 @@ def tfdt(data):
         return method.codes("VVOTfdT", backbone, model.box_slots(DIM), codes_of(backbone, 256), linear=True)
 
     return published.experiment(data, build, pretrain=f"vqdino-{data}-c256")
+
+
+def smdt(data):
+    """Return `config` of VVO-SmdT."""
+
+    def build(backbone, num_slots, pretrained):
+        return method.similarity(backbone, model.free_slots(num_slots, MIXER_DIM), codes_of(backbone, 256))
+
+    return published.experiment(data, build, mask="output.mask", pretrain=f"vqdino-{data}-c256", boxes=False)

@@ -27,6 +27,7 @@ DEFAULTS = {
     "parameter_groups": None,
     "pretrain": None,
     "max_grad_norm": 1.0,
+    "grad_norm_type": 2.0,  # 2 the Euclidean norm, "inf" the largest gradient
     "precision": "auto",
     "cache_feature": False,  # compute the frozen backbone's features once; for data that is not augmented
 }

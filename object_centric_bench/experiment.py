@@ -73,8 +73,14 @@ def complete(cfg: dict) -> dict:
     for key in ("total_steps", "eval_every", "metric_every"):
         if key in cfg and not (type(cfg[key]) is int and cfg[key] > 0):
             found.append(f"{key}: a number of steps, 1 or more, not {cfg[key]!r}")
+    for key in ("batch_size", "eval_batch_size"):
+        if key in dataset and not (type(dataset[key]) is int and dataset[key] > 0):
+            found.append(f"dataset.{key}: a number of samples, 1 or more, not {dataset[key]!r}")
     if cfg["precision"] not in PRECISIONS:
         found.append(f"precision: {cfg['precision']!r}; {suggest(str(cfg['precision']), PRECISIONS)}")
+    order = cfg["grad_norm_type"]
+    if order != "inf" and not (type(order) in (int, float) and order > 0):
+        found.append(f"grad_norm_type: the order of a norm, above 0, or 'inf', not {order!r}")
     if found:
         raise ConfigError("\n".join(sorted(found)))
     return cfg
@@ -180,6 +186,7 @@ def build_run(cfg: dict, settings: Settings, folder: Path | None, features: dict
         source_id=data["eval"].source_id,
         inputs=inputs,
         folder=folder,
+        grad_norm_type=float(cfg["grad_norm_type"]),
     )
     for path, node in scheduled(cfg["schedule"]):
         run.setters[path] = (setter(run, path), build(node, f"schedule.{path}"))
@@ -187,12 +194,19 @@ def build_run(cfg: dict, settings: Settings, folder: Path | None, features: dict
 
 
 def require_keys(network: nn.Module, data: dict[str, Dataset]) -> None:
-    """Raise `ConfigError` if the model says that it `needs` batch entries which a split does not read."""
+    """Raise `ConfigError` if a split does not read what the model needs, or gives videos for images or the reverse."""
     found = [
         f"dataset.{split}.keys: {type(network).__name__} needs {key!r}, but only {', '.join(dataset.keys)} are read"
         for split, dataset in data.items()
         for key in getattr(network, "needs", ())
         if key not in dataset.keys
+    ]
+    takes = inspect.signature(network.forward).parameters.keys() & {"image", "video"}
+    found += [
+        f"dataset.{split}.keys: {type(network).__name__} takes {' or '.join(sorted(takes))}, the dataset gives "
+        f"{', '.join(dataset.keys)}"
+        for split, dataset in data.items()
+        if takes and not takes & set(dataset.keys)
     ]
     if found:
         raise ConfigError("\n".join(found))
@@ -213,8 +227,8 @@ def scheduled(node: dict, path: str = "") -> Iterator[tuple[str, dict]]:
 def setter(run: Run, path: str) -> Any:
     """Return the function that sets a scheduled value.
 
-    `optimizer.lr_factor` multiplies the rates that the config gives the optimizer; any other path starts with `model`
-    and leads to a plain number inside it.
+    `optimizer.lr_factor` multiplies the rates that the config gives the optimizer; any other path starts with `model`,
+    or with `loss` and the name of a term, and leads to a plain number inside it.
 
     Raises:
         ConfigError: the path leads nowhere, or to something that is not a number.
@@ -228,14 +242,18 @@ def setter(run: Run, path: str) -> Any:
 
         return scale_rates
     first, *steps = path.split(".")
-    if first != "model" or not steps:
-        raise ConfigError(f"schedule.{path}: a schedule drives 'optimizer.lr_factor' or a number inside 'model'")
-    owner = run.accelerator.unwrap_model(run.model)
+    if first == "loss" and len(steps) > 1:
+        owner = run.loss.get(steps.pop(0))
+    elif first == "model" and steps:
+        owner = run.accelerator.unwrap_model(run.model)
+    else:
+        known = "'optimizer.lr_factor' or a number inside 'model' or a term of 'loss'"
+        raise ConfigError(f"schedule.{path}: a schedule drives {known}")
     for step in steps[:-1]:
         owner = getattr(owner, step, None)
     if not isinstance(getattr(owner, steps[-1], None), (int, float)):
         numbers = [k for k, v in vars(owner).items() if isinstance(v, float)] if owner is not None else []
-        raise ConfigError(f"schedule.{path}: no number of this name in the model; {suggest(steps[-1], numbers)}")
+        raise ConfigError(f"schedule.{path}: no number of this name in the {first}; {suggest(steps[-1], numbers)}")
     return lambda value: setattr(owner, steps[-1], value)
 
 

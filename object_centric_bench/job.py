@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from . import config
 from .datum.record import DataError
@@ -51,8 +52,9 @@ def train_command(options: Namespace, command: list[str]) -> int:
     if options.demo:
         options.data_dir = options.data_dir or "data"
         options.with_pretrain = True
-        make_shapes(Path(options.data_dir), cfg)
+        Path(options.data_dir).mkdir(parents=True, exist_ok=True)
     settings = Settings(data_folder(options.data_dir), Path(options.save_dir), options.seed, options.device)
+    make_shapes(settings.data_dir, cfg)
     features: dict = {}
     source = find_pretrained(cfg, settings, options, features)
     run = train_one(cfg, options.cfg_file, settings, source, options.resume, features, command)
@@ -93,21 +95,36 @@ def eval_command(options: Namespace) -> int:
     else:
         cfg = config.load(options.cfg_file, options.overrides)
     settings = Settings(data_folder(options.data_dir), save_dir=Path(), seed=options.seed, device=options.device)
-    run = build_run(complete(cfg) | {"cache_feature": False}, settings, folder=None)
+    cfg = complete(cfg) | {"cache_feature": False}
+    cfg["model"] = without_pretrained(cfg["model"])  # the checkpoint has all weights
+    logging.getLogger(f"{__package__}.model").setLevel(logging.ERROR)  # which would tell of random ones
+    run = build_run(cfg, settings, folder=None)
     load_weights(run, file)
     report(run, file, Path(options.out) if options.out else file.parent / "eval", options.viz)
     return DONE
 
 
-def make_shapes(data_dir: Path, cfg: dict) -> None:
-    """Render the demo dataset once, at the place where the config reads it."""
-    from .datum import shapes
+def without_pretrained(node: Any) -> Any:
+    """Return a config whose parts do not look for pretrained weights."""
+    if isinstance(node, list):
+        return [without_pretrained(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    known = {key: without_pretrained(child) for key, child in node.items()}
+    return known | ({"pretrained": False, "weights": None} if known.get("pretrained") else {})
 
-    folders = {(data_dir / cfg["dataset"][split]["file"]).parent for split in ("train", "eval")}
-    for folder in folders:
+
+def make_shapes(data_dir: Path, cfg: dict) -> None:
+    """Draw a demo dataset once, at the place where the config reads it; do nothing for other datasets."""
+    from .datum import moving_shapes, shapes
+
+    drawn = {"Shapes": shapes, "MovingShapes": moving_shapes}
+    sections = [cfg["dataset"][split] for split in ("train", "eval")]
+    wanted = {((data_dir / each["file"]).parent, each["type"]) for each in sections if each["type"] in drawn}
+    for folder, kind in sorted(wanted):
         if not (folder / "val.lmdb").exists() or not (folder / "train.lmdb").exists():
             print(f"making the demo dataset in {folder}")
-            shapes.convert(folder, workers=os.cpu_count() or 1, force=True)
+            drawn[kind].convert(folder, workers=os.cpu_count() or 1, force=True)
 
 
 def find_pretrained(cfg: dict, settings: Settings, options: Namespace, features: dict) -> Path | None:
@@ -130,6 +147,7 @@ def find_pretrained(cfg: dict, settings: Settings, options: Namespace, features:
     again += ["--save_dir", str(settings.save_dir), "--seed", str(settings.seed), *knobs]
     missing = unfinished(folder)
     if missing is None:
+        require_same_pictures(cfg, folder, again)
         return checkpoint.find(folder / "best")
     if not options.with_pretrain:
         command = shlex.join([*again, "--resume"] if (folder / "last").is_dir() else again)
@@ -142,6 +160,22 @@ def find_pretrained(cfg: dict, settings: Settings, options: Namespace, features:
     train_one(stage1, str(file), settings, None, True, features, again)
     print(f"stage 2: {options.cfg_file}")
     return checkpoint.find(folder / "best")
+
+
+def require_same_pictures(cfg: dict, folder: Path, command: list[str]) -> None:
+    """Raise `ConfigError` if stage 1 was trained on pictures of another size than the second stage's."""
+    _, info = checkpoint.read(checkpoint.find(folder / "best"))
+    if "config" not in info:  # the authors' own
+        return
+    sizes = [
+        next((t["size"] for t in each["dataset"]["eval"]["transforms"] if t["type"] == "Resize"), None)
+        for each in (info["config"], cfg)
+    ]
+    if sizes[0] != sizes[1]:
+        raise ConfigError(
+            f"pretrain: stage 1 in {folder} was trained on pictures of {sizes[0]} pixels, this config has {sizes[1]}. "
+            f"Move that folder away and run\n  {shlex.join(command)}\nor give a checkpoint by --ckpt_file"
+        )
 
 
 def unfinished(folder: Path) -> str | None:
@@ -172,9 +206,9 @@ def train_one(
     folder = settings.folder(cfg_file)
     run = build_run(cfg, settings, folder, features)
     if not (resumed and folder.exists() and resume(run)):
-        set_aside(folder)
         if source is not None:
             load_pretrained(run, source)
+        set_aside(folder)  # only now: nothing is moved for a run that cannot start
         write_description(run, cfg_file)
     print(table(summarize(run.accelerator.unwrap_model(run.model))))
     with stopping_at_interrupt(run):

@@ -38,6 +38,9 @@ def load_weights(run: Run, source: Path) -> dict:
 def load_pretrained(run: Run, source: Path) -> None:
     """Load what the config's `pretrain` takes from stage 1 (or, without `pretrain`, initial weights for all).
 
+    Its `modules` are names of parts, or a dict from such names to those of the parts of stage 1 that they start from;
+    there "" is the whole of it.
+
     Raises:
         CheckpointError: it does not fit; names and shapes are listed.
     """
@@ -45,7 +48,10 @@ def load_pretrained(run: Run, source: Path) -> None:
     tensors, _ = checkpoint.read(file)
     network = run.accelerator.unwrap_model(run.model)
     modules = run.cfg["pretrain"]["modules"] if run.cfg["pretrain"] else None
-    if published.is_published(tensors):
+    if isinstance(modules, dict):
+        tensors = checkpoint.take(tensors, modules, str(file))
+        modules = list(modules)
+    elif published.is_published(tensors):
         tensors = published.translate(tensors, network, modules)
     loaded = checkpoint.assign(network, tensors, str(file), modules)
     for module in [network] if modules is None else [network.get_submodule(name) for name in modules]:

@@ -89,6 +89,7 @@ ENTRIES = {
     "voc": ["VOCtrainval_11-May-2012.tar", "VOCtrainval_06-Nov-2007.tar", "SegmentationObject"],
     "movi": ["gs://kubric-public/tfds/movi_", "256x256/1.0.0", "tfrecord"],
     "shapes": ["Nothing to download"],
+    "moving_shapes": ["Nothing to download"],
 }
 
 

@@ -10,7 +10,14 @@ from object_centric_bench.experiment import Settings
 from object_centric_bench.learn import checkpoint
 from object_centric_bench.registry import ConfigError
 
-CFG = {"pretrain": {"config": "stage1.py", "knobs": {"resolution": 64}, "modules": ["tokenizer"]}}
+PRETRAIN = {"config": "stage1.py", "knobs": {"resolution": 64}, "modules": ["tokenizer"]}
+
+
+def pictures(size):
+    return {"eval": {"transforms": [{"type": "CenterCrop"}, {"type": "Resize", "size": [size, size]}]}}
+
+
+CFG = {"pretrain": PRETRAIN, "dataset": pictures(64)}
 
 
 @pytest.mark.parametrize(("step", "finished"), [(5, False), (10, True)])
@@ -20,7 +27,9 @@ def test_stage_two_never_starts_from_an_unfinished_stage_one(tmp_path, step, fin
     folder = tmp_path / "save" / "stage1" / "3"
     folder.mkdir(parents=True)
     for name in ("best", "last"):
-        checkpoint.save(folder / name, nn.Linear(1, 1), {"step": step, "config": {"total_steps": 10}})
+        checkpoint.save(
+            folder / name, nn.Linear(1, 1), {"step": step, "config": {"total_steps": 10, "dataset": pictures(64)}}
+        )
     if finished:
         assert job.find_pretrained(CFG, settings, options, {}) == folder / "best" / checkpoint.WEIGHTS
         return
@@ -28,6 +37,26 @@ def test_stage_two_never_starts_from_an_unfinished_stage_one(tmp_path, step, fin
         job.find_pretrained(CFG, settings, options, {})
     assert "--cfg_file configs/stage1.py" in str(caught.value)
     assert "resolution=64 --resume" in str(caught.value)
+
+
+def test_stage_two_refuses_a_stage_one_of_another_resolution(tmp_path):
+    settings = Settings(tmp_path, tmp_path / "save", seed=3)
+    options = Namespace(ckpt_file=None, cfg_file="configs/stage2.py", with_pretrain=True)
+    folder = tmp_path / "save" / "stage1" / "3"
+    folder.mkdir(parents=True)
+    for name in ("best", "last"):
+        info = {"step": 10, "config": {"total_steps": 10, "dataset": pictures(128)}}
+        checkpoint.save(folder / name, nn.Linear(1, 1), info)
+    with pytest.raises(
+        ConfigError, match=r"was trained on pictures of \[128, 128\] pixels, this config has \[64, 64\]"
+    ):
+        job.find_pretrained(CFG, settings, options, {})
+
+
+def test_the_parts_of_a_checkpoint_look_for_no_pretrained_weights():
+    cfg = {"a": {"pretrained": True, "weights": "x"}, "b": [{"pretrained": True}], "c": {"pretrained": False}}
+    expected = {"pretrained": False, "weights": None}
+    assert job.without_pretrained(cfg) == {"a": expected, "b": [expected], "c": {"pretrained": False}}
 
 
 def test_an_earlier_run_is_moved_aside_and_nothing_of_it_lost(tmp_path):

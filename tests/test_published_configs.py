@@ -1,11 +1,13 @@
 """Every config of both papers, value by value against the facts gathered from the original files."""
 
+import inspect
 import json
 import re
 
 import pytest
 
-from object_centric_bench import config
+from object_centric_bench import config, experiment  # noqa: F401, registers the classes
+from object_centric_bench.registry import CLASSES
 
 from .conftest import REPOSITORY, SHARED, require
 
@@ -183,14 +185,16 @@ class Description:
         if self.tokens["type"] == "MultiScaleTokenizer":
             scale = self.tokens["logit_scale"]
             return [
-                (book["num_codes"], book["dim"], book.get("basis_dim", 1024), scale)
+                (book["num_codes"], book["dim"], argument(book, "basis_dim"), scale)
                 for book in (self.tokens["shared"], *self.tokens["quantizers"])
             ]
         book = self.tokens["quantizer"]
         if book["type"] == "GroupedCodebook":
             width = book["dim"] // len(book["num_codes"])
             return [(size, width, book["basis_dim"], book["logit_scale"]) for size in book["num_codes"]]
-        return [(book["num_codes"], book["dim"], book.get("basis_dim", 1024), book.get("logit_scale"))]
+        if book["type"] == "LearnedCodebook":
+            return [(book["num_codes"], book["dim"], None, None)]
+        return [(book["num_codes"], book["dim"], argument(book, "basis_dim"), book["logit_scale"])]
 
     def num_codes(self):
         return None if self.tokens is None else single([book[0] for book in self.books()])
@@ -236,7 +240,9 @@ class Description:
         kind, chosen = node["type"], [KEYS.get(key, key) for key in node["keys"]]
         boxes = {"boxes": "boxes"} if "box" in keys else {}
         if kind == "RandomCrop":
-            return {"op": "random_area_crop", "keys": chosen, "area": [0.75, 1], "aspect": "3/4..4/3", **boxes}
+            assert tuple(argument(node, "ratio")) == (3 / 4, 4 / 3)
+            area = list(argument(node, "scale"))
+            return {"op": "random_area_crop", "keys": chosen, "area": area, "aspect": "3/4..4/3", **boxes}
         if kind == "CenterCrop":
             return {"op": "center_square_crop", "keys": chosen, **boxes}
         if kind == "Resize":
@@ -244,7 +250,13 @@ class Description:
         if kind == "RandomFlip":
             return {"op": "random_hflip", "keys": chosen, "p": node["p"], **boxes}
         if kind == "PadTo":
-            return {"op": "pad_to", "keys": chosen, "axis": node["axis"], "length": node["size"], "value": 0}
+            return {
+                "op": "pad_to",
+                "keys": chosen,
+                "axis": node["axis"],
+                "length": node["size"],
+                "value": argument(node, "value"),
+            }
         shared = facts()[1]["imagenet_255"]
         assert (node["mean"], node["std"]) == (shared["mean"], shared["std"])
         return {"op": "normalize", "keys": chosen, "stats": "imagenet_255"}
@@ -290,9 +302,9 @@ class Description:
                 "iterations": attention["num_iterations"],
                 "dim": attention["dim"],
                 "mlp_dim": attention["hidden_dim"],
-                "mlp_dropout": attention.get("dropout", 0.01),
+                "mlp_dropout": argument(attention, "dropout"),
                 "bilevel": attention["bilevel"],
-                "eps": attention.get("epsilon", 1e-5),
+                "eps": argument(attention, "epsilon"),
             },
         }
         if "predictor" in self.parts:
@@ -302,7 +314,7 @@ class Description:
                 "dim": node["dim"],
                 "heads": node["num_heads"],
                 "mlp_dim": node["hidden_dim"],
-                "dropout": node.get("dropout", 0.1),
+                "dropout": argument(node, "dropout"),
                 "act": "gelu",
                 "pre_norm": False,
                 "bias": False,
@@ -390,9 +402,9 @@ class Description:
                 "dim": node["dim"],
                 "pos_embed": [length],
                 "layers": node["num_layers"],
-                "heads": node.get("num_heads", 4),
+                "heads": argument(node, "num_heads"),
                 "mlp_dim": node.get("hidden_dim") or 4 * node["dim"],
-                "dropout": node.get("dropout", 0),
+                "dropout": argument(node, "dropout"),
                 "act": "gelu",
                 "pre_norm": True,
                 "bias": False,
@@ -410,9 +422,9 @@ class Description:
             "type": "conditional_diffusion",
             "noise": {
                 "schedule": "scaled_linear",
-                "beta_start": node.get("beta_start", 0.0015),
-                "beta_end": node.get("beta_end", 0.0195),
-                "steps": node.get("num_steps", 1000),
+                "beta_start": argument(node, "beta_start"),
+                "beta_end": argument(node, "beta_end"),
+                "steps": argument(node, "num_steps"),
                 "predicts": "epsilon",
             },
             "unet": "shared.slotdiffusion_unet",
@@ -423,9 +435,9 @@ class Description:
         return {loss_key(loss): loss for loss in found}
 
     def loss(self, node):
-        kind, weight = node["type"], node.get("weight", 1)
+        kind, weight = node["type"], argument(node, "weight")
         if kind == "UnitNorm":
-            assert node.get("joint", False) == ("video" in self.cfg["dataset"]["train"]["keys"])
+            assert argument(node, "joint") == ("video" in self.cfg["dataset"]["train"]["keys"])
             return {"type": "norm", "input": self.path(node["prediction"]), "weight": weight}
         names = {"MSE": "mse", "CrossEntropy": "cross_entropy", "LPIPS": "lpips"}
         known = {
@@ -454,7 +466,23 @@ class Description:
         return ".".join([TENSORS.get(key, key), *rest])
 
     def metrics(self):
-        return None if self.is_stage1 else ["ari", "ari_fg", "mbo", "miou"]
+        if not self.cfg["metric"]:
+            return None
+        (node,) = self.cfg["metric"]
+        known = {"prediction": "output.segment", "target": "batch.segment", "ignore": None}
+        assert all(argument(node, key) == value for key, value in known.items())
+        return sorted(score for score in argument(node, "scores") if score not in ("mbo_fg", "miou_fg"))
+
+    def kept(self):
+        """Return the measure of the best checkpoint, which must be one that is reported."""
+        (save,) = [each for each in self.cfg["callback"] if each["type"] == "Save"]
+        reported = self.cfg["loss"].keys() if self.is_stage1 else self.metrics()
+        return save["best"] in reported and save["higher"] == (not self.is_stage1)
+
+    def target(self):
+        """Return of what pictures the reconstruction's target is made."""
+        found = [argument(each, "image") for each in self.cfg["callback"] if each["type"] == "ReconstructionTarget"]
+        return found if found else None
 
     def schedules(self):
         return sorted(self.walk(self.cfg["schedule"], []), key=lambda each: each["target"])
@@ -468,7 +496,8 @@ class Description:
             lr = self.cfg["optimizer"]["lr"]
             values |= {key: pytest.approx(lr * values[key]) for key in ("start", "peak", "final")}
             return [{"target": "lr", "kind": "linear_warmup_cosine", **values}]
-        if target == "tokenizer.logit_scale":
+        if self.tokens["type"] == "MultiScaleTokenizer" and target.endswith("logit_scale"):
+            assert target == "tokenizer.logit_scale"  # of all its codebooks
             target = "tokenizer.quantizer.logit_scale"
         if node["type"] == "Constant":
             return [{"target": target, "kind": "constant", "value": values["value"]}]
@@ -499,9 +528,25 @@ class Description:
         return sorted({{"encoder": "encoder"}.get(part, "codes") for part in found})
 
 
+def argument(node, name):
+    """Return an argument of a part: as the config gives it, else the default of its class."""
+    if name in node:
+        return node[name]
+    return inspect.signature(CLASSES[node["type"]]).parameters[name].default
+
+
 def single(values):
     """Return the only value, or all of several."""
     return values[0] if len(values) == 1 else values
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("config-*/[!_]*.py")), ids=lambda path: path.stem)
+def test_the_best_checkpoint_is_chosen_by_what_is_reported(path):
+    ours = Description(config.load(path))
+    assert ours.kept()
+    keys = ours.cfg["dataset"]["train"]["keys"]
+    if ours.is_stage1:
+        assert ours.target() == ["batch.video" if "video" in keys else "batch.image"]
 
 
 @pytest.mark.parity

@@ -15,6 +15,7 @@ from . import (
     loader,
     movi,
     movi_source,
+    moving_shapes,
     palette,
     parallel,
     published_video,
@@ -30,6 +31,6 @@ from . import (
 
 __all__ = [
     "axis", "clevrtex", "clip", "coco", "conversion", "dataset", "feature", "flow", "geometry", "inspection", "lmdb",
-    "loader", "movi", "movi_source", "palette", "parallel", "published_video", "record", "shapes", "source",
-    "stored_picture", "tfrecord", "transform", "unpickle", "voc",
+    "loader", "movi", "movi_source", "moving_shapes", "palette", "parallel", "published_video", "record", "shapes",
+    "source", "stored_picture", "tfrecord", "transform", "unpickle", "voc",
 ]  # fmt: skip

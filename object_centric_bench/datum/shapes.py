@@ -13,7 +13,7 @@ import numpy as np
 from ..registry import register
 from . import conversion
 from .dataset import Dataset
-from .record import Packed, pack
+from .record import DataError, Packed, pack
 
 SOURCE = (
     """Nothing to download: scenes are drawn by this program, from the seed. A set for demos and tests, no benchmark."""
@@ -48,7 +48,9 @@ def convert(
     num_val: int = 300,
     size: int = 128,
     seed: int = 0,
+    split: tuple[str, ...] = ("train", "val"),
     workers: int = 0,
+    limit: int | None = None,
     force: bool = False,
 ) -> None:
     """Draw `dst_dir/train.lmdb` and `dst_dir/val.lmdb`; the same bytes for any number of workers.
@@ -59,15 +61,21 @@ def convert(
         num_val: scenes in the val split.
         size: side of the square pictures, pixels.
         seed: non-negative; each scene is drawn from (seed, split, index).
+        split: which of train and val.
         workers: processes; 0 draws here.
+        limit: draw only that many of each split.
         force: start from nothing and replace existing files.
 
     Raises:
         DataError: a file exists or cannot be written.
     """
+    conversion.check(split, SPLITS, limit)
+    if seed < 0:
+        raise DataError(f"--seed is at least 0, got {seed}")
     jobs = {
-        split: functools.partial(_job, position, count, size, seed)
-        for position, (split, count) in enumerate(zip(SPLITS, (num_train, num_val), strict=True))
+        name: functools.partial(_job, position, min(count, limit or count), size, seed)
+        for position, (name, count) in enumerate(zip(SPLITS, (num_train, num_val), strict=True))
+        if name in split
     }
     conversion.run(Shapes.store, dst_dir, jobs, workers=workers, force=force)
 
@@ -95,9 +103,9 @@ def render(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]
         image: (h w 3) uint8 RGB.
         segment: (h w) uint8, 0 = background, visible objects 1..n from back to front.
     """
-    light = _unit(rng.uniform(0, 2 * np.pi))
+    light = unit(rng.uniform(0, 2 * np.pi))
     while True:
-        canvas, background_hue = _background(rng, size, light)
+        canvas, background_hue = background(rng, size, light)
         segment = np.zeros((size, size), np.uint8)
         areas = [0]
         hues = [background_hue]
@@ -107,7 +115,7 @@ def render(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]
             return np.clip(canvas, 0, 255).astype(np.uint8), segment
 
 
-def _background(rng: np.random.Generator, size: int, light: np.ndarray) -> tuple[np.ndarray, float]:
+def background(rng: np.random.Generator, size: int, light: np.ndarray) -> tuple[np.ndarray, float]:
     """Return (h w 3) float32 in [0, 255], calm: little saturation, low contrast; and its hue."""
     hue = rng.uniform()
     colour = _colour(hue, rng.uniform(0.05, 0.3), rng.uniform(0.35, 0.75))
@@ -129,9 +137,9 @@ def _add_object(
 ) -> None:
     """Draw an object in front of all others, in place, unless no place leaves all of them visible enough."""
     size = len(segment)
-    shape = _SHAPES[rng.integers(len(_SHAPES))]
+    shape = SHAPES[rng.integers(len(SHAPES))]
     angle = rng.uniform(0, 2 * np.pi)
-    hue = _distant_hue(rng, hues)
+    hue = distant_hue(rng, hues)
     apart = rng.uniform() < APART
     for _ in range(ATTEMPTS):
         radius = rng.uniform(MIN_RADIUS, MAX_RADIUS) * size
@@ -153,16 +161,29 @@ def _add_object(
             break
     else:
         return
-    alpha = np.clip(0.5 - distance, 0, 1)[:, :, None]
-    paint = _paint(rng, u, v, hue, light @ np.array([[cosine, -sine], [sine, cosine]], np.float32) * radius)
-    paint *= (1 - 0.35 * np.exp(np.minimum(distance, 0) / 1.5))[:, :, None]  # a darker rim
-    canvas[patch] += alpha * (paint - canvas[patch])
-    segment[patch][inside] = len(areas)
+    coat = paint(rng, u, v, hue, light @ np.array([[cosine, -sine], [sine, cosine]], np.float32) * radius)
+    stamp(canvas[patch], segment[patch], coat, distance, len(areas))
     areas.append(int(inside.sum()))
     hues.append(hue)
 
 
-def _paint(rng: np.random.Generator, u: np.ndarray, v: np.ndarray, hue: float, light: np.ndarray) -> np.ndarray:
+def stamp(canvas: np.ndarray, segment: np.ndarray, coat: np.ndarray, distance: np.ndarray, label: int) -> None:
+    """Put an object in front of what is there, in place, with soft edges and a darker rim.
+
+    Args:
+        canvas: (h w 3) float32 in [0, 255].
+        segment: (h w) uint8.
+        coat: (h w 3) float32 in [0, 255], the object's surface.
+        distance: (h w) float32, pixels from its outline, negative inside.
+        label: its number in the segment.
+    """
+    alpha = np.clip(0.5 - distance, 0, 1)[:, :, None]
+    rimmed = coat * (1 - 0.35 * np.exp(np.minimum(distance, 0) / 1.5))[:, :, None]
+    canvas += alpha * (rimmed - canvas)
+    segment[distance < 0] = label
+
+
+def paint(rng: np.random.Generator, u: np.ndarray, v: np.ndarray, hue: float, light: np.ndarray) -> np.ndarray:
     """Return an object's surface, (h w 3) float32 in [0, 255]: saturated, textured, lit from one side."""
     saturation, value = rng.uniform(0.7, 1.0), rng.uniform(0.65, 1.0)
     first = _colour(hue, saturation, value)
@@ -181,7 +202,7 @@ def _paint(rng: np.random.Generator, u: np.ndarray, v: np.ndarray, hue: float, l
     return (first + mix[:, :, None] * (second - first)) * shade[:, :, None]
 
 
-def _distant_hue(rng: np.random.Generator, hues: list[float]) -> float:
+def distant_hue(rng: np.random.Generator, hues: list[float]) -> float:
     """Return the hue, of six drawn, that is farthest from those there are (circular)."""
     drawn = rng.uniform(size=6)
     gap = np.abs(drawn[:, None] - np.array(hues)[None, :]) % 1
@@ -220,7 +241,8 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
     return axis[:, None], axis[None, :]
 
 
-def _unit(angle: float) -> np.ndarray:
+def unit(angle: float) -> np.ndarray:
+    """Return the direction (2) float32 of an angle in radians."""
     return np.array([np.cos(angle), np.sin(angle)], np.float32)
 
 
@@ -259,7 +281,7 @@ def _cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 def _polygon(u: np.ndarray, v: np.ndarray, corners: int, circumradius: float) -> np.ndarray:
     inradius = np.float32(circumradius * np.cos(np.pi / corners))
-    sides = [_unit(2 * np.pi * i / corners) for i in range(corners)]
+    sides = [unit(2 * np.pi * i / corners) for i in range(corners)]
     return functools.reduce(np.maximum, (side[0] * u + side[1] * v for side in sides)) - inradius
 
 
@@ -276,7 +298,7 @@ def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     tenth = np.float32(np.pi / 5)
     angle = np.abs((np.arctan2(v, u) + tenth) % (2 * tenth) - tenth)
     length = np.hypot(u, v)
-    inner = np.float32(0.55) * _unit(np.pi / 5)
+    inner = np.float32(0.55) * unit(np.pi / 5)
     edge = inner - np.array([1.15, 0], np.float32)
     edge /= np.hypot(*edge)
     along_u, along_v = length * np.cos(angle) - np.float32(1.15), length * np.sin(angle)
@@ -287,6 +309,6 @@ def _ring(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.abs(np.hypot(u, v) - np.float32(0.72)) - np.float32(0.28)
 
 
-_SHAPES: list[Callable[[np.ndarray, np.ndarray], np.ndarray]] = [
+SHAPES: list[Callable[[np.ndarray, np.ndarray], np.ndarray]] = [
     _circle, _ellipse, _square, _rounded_box, _cross, _triangle, _pentagon, _star, _ring,
 ]  # fmt: skip

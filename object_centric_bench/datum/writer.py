@@ -208,7 +208,6 @@ class Writer:
         log.warning("%s: going on after %d samples, converted before the interruption", self.file, done)
         return done, finished
 
-
     def start_again(self) -> tuple[int, bool]:
         """Forget what `earlier` has taken over."""
         log.warning("%s: the source has changed since the interrupted conversion; starting again", self.file)

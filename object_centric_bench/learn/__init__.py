@@ -1,3 +1,6 @@
-from . import callback, checkpoint, loop, loss, metric, optimizer, path, perceptual, schedule
+from . import callback, checkpoint, distillation, loop, loss, metric, optimizer, path, perceptual, schedule, similarity
 
-__all__ = ["callback", "checkpoint", "loop", "loss", "metric", "optimizer", "path", "perceptual", "schedule"]
+__all__ = [
+    "callback", "checkpoint", "distillation", "loop", "loss", "metric", "optimizer", "path", "perceptual", "schedule",
+    "similarity",
+]  # fmt: skip

@@ -1,6 +1,7 @@
 """Callbacks: what happens around the steps of a run. Each answers some of the six events of `loop.EVENTS`."""
 
 import json
+import logging
 import math
 import sys
 import time
@@ -17,6 +18,8 @@ from .loop import Run, TrainingStopped, check_finite
 from .metric import Average
 from .path import fetch, fetch_tensor
 
+log = logging.getLogger(__name__)
+
 
 @register
 class MaskToSegment:
@@ -27,6 +30,8 @@ class MaskToSegment:
 
     def __init__(self, mask: str, size: list[int]):
         self.mask, self.size = mask, size
+        self.crowded: Tensor | int = 0  # evaluated samples with more objects than masks
+        self.samples, self.warned = 0, False
 
     def after_forward(self, run: Run) -> None:
         """Add `output.segment` (b h w) or (b t h w) uint8, a slot per pixel, and its source `output.segment_mask`."""
@@ -34,6 +39,20 @@ class MaskToSegment:
             mask = fetch(self.mask, run.batch, run.output, "MaskToSegment.mask")
             run.output["segment_mask"] = mask
             run.output["segment"] = mask_to_segment(mask, self.size)
+            if not self.warned and "segment" in run.batch:
+                most = run.batch["segment"].flatten(1).amax(dim=1)  # ids are 1..n
+                self.crowded = self.crowded + (most > mask.shape[-3]).sum()  # stays on the device
+                self.samples += len(most)
+
+    def after_eval(self, run: Run) -> None:
+        """Warn once if samples had more objects than there are slots."""
+        if not self.warned and (crowded := int(self.crowded)):
+            log.warning(
+                "%d of %d scored samples have more objects than the model has slots: some objects must share one "
+                "(knob num_slots)", crowded, self.samples
+            )  # fmt: skip
+            self.warned = True
+        self.crowded = self.samples = 0
 
 
 def mask_to_segment(mask: Tensor, size: list[int]) -> Tensor:
@@ -44,11 +63,12 @@ def mask_to_segment(mask: Tensor, size: list[int]) -> Tensor:
         size: of the index map.
 
     Returns:
-        (b h w) or (b t h w) uint8.
+        (b h w) or (b t h w) uint8, or int32 of more than 256 masks.
     """
     if mask.ndim == 5:
         return torch.stack([mask_to_segment(frames, size) for frames in mask])
-    return F.interpolate(mask.float(), size=size, mode="bilinear", align_corners=False).argmax(dim=1).to(torch.uint8)
+    index = F.interpolate(mask.float(), size=size, mode="bilinear", align_corners=False).argmax(dim=1)
+    return index.to(torch.uint8 if mask.shape[1] <= 256 else torch.int32)
 
 
 @register

@@ -156,6 +156,30 @@ def assign(model: nn.Module, tensors: dict[str, Tensor], source: str, prefixes: 
     return sorted(expected)
 
 
+def take(tensors: dict[str, Tensor], parts: dict[str, str], source: str) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint's parts under the names of the parts that start from them.
+
+    Args:
+        tensors: name -> tensor.
+        parts: name of a part -> that of the one in the checkpoint; "" is the whole checkpoint.
+        source: what to call the tensors in messages.
+
+    Raises:
+        CheckpointError: the checkpoint has no such parts; all are listed.
+    """
+    taken, problems = {}, []
+    for target, origin in parts.items():
+        prefix = f"{origin}." if origin else ""
+        found = {f"{target}.{name[len(prefix) :]}": value for name, value in tensors.items() if name.startswith(prefix)}
+        if not found:
+            problems.append(f"no part {origin!r}, from which {target!r} starts")
+        taken |= found
+    if problems:
+        there = ", ".join(sorted({name.partition(".")[0] for name in tensors}))
+        raise CheckpointError("\n  ".join([f"{source} holds {there}:", *problems]))
+    return taken
+
+
 def _listed(kind: str, entries: list[str], most: int = 12) -> list[str]:
     more = [f"{kind}: {len(entries) - most} more"] if len(entries) > most else []
     return [f"{kind}: {entry}" for entry in entries[:most]] + more

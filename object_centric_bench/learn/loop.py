@@ -37,6 +37,7 @@ class Run:
         source_id: index in the evaluation split -> name of the image at its source.
         inputs: names of the batch entries that the model takes.
         folder: where this run writes, or None to write nothing.
+        grad_norm_type: order of the norm that `max_grad_norm` limits, as PyTorch takes it.
         step: optimizer steps done.
         measuring: True while metrics are wanted for the present batch.
         stop: set by a signal; the loop ends before its next step.
@@ -63,6 +64,7 @@ class Run:
     source_id: Callable[[int], str]
     inputs: tuple[str, ...]
     folder: Path | None = None
+    grad_norm_type: float = 2.0
     step: int = 0
     measuring: bool = False
     stop: bool = False
@@ -139,7 +141,7 @@ def train(run: Run) -> None:
             check_finite(run, {name: float(value.detach()) for name, value in run.losses.items()}, run.step)
         run.optimizer.zero_grad(set_to_none=True)
         run.accelerator.backward(sum(run.losses.values()))
-        run.grad_norm = run.accelerator.clip_grad_norm_(parameters, run.max_grad_norm)
+        run.grad_norm = run.accelerator.clip_grad_norm_(parameters, run.max_grad_norm, run.grad_norm_type)
         run.optimizer.step()
         if run.measuring:
             with torch.no_grad():

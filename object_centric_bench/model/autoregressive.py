@@ -1,5 +1,7 @@
 """Autoregressive transformer decoder: predicts the code of each place from the slots and the codes before it."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -34,28 +36,80 @@ class Attention(nn.Module):
         )
         return self.to_out(mixed.transpose(1, 2).flatten(2))
 
+    def weights(self, tokens: Tensor, context: Tensor) -> Tensor:
+        """Return how much tokens (b n d) attend to a context (b s d): (b n s) float, mean over heads, sums to 1."""
+        to_query, to_key, _ = self.to_qkv.weight.chunk(3)
+        query = functional.linear(tokens, to_query).unflatten(-1, (self.num_heads, -1))  # b n h d/h
+        key = functional.linear(context, to_key).unflatten(-1, (self.num_heads, -1))
+        logits = torch.einsum("bnhd, bshd -> bhns", query * query.shape[-1] ** -0.5, key)
+        return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)).mean(dim=1)
+
 
 class Block(nn.Module):
-    """Causal self-attention, attention to the slots, MLP; each normed before and added after."""
+    """Causal self-attention, attention to the slots, MLP; each normed before and added after.
 
-    def __init__(self, dim: int, num_heads: int, hidden_dim: int, dropout: float, first: bool):
+    Args:
+        dim, num_heads, dropout: of both attentions.
+        hidden_dim: of the MLP.
+        first: the first block gets tokens that the decoder has normed already, as in SLATE.
+        bias: of norms and MLP.
+        activation: of the MLP, "gelu" (exact) or "relu".
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        hidden_dim: int,
+        dropout: float,
+        first: bool,
+        bias: bool = False,
+        activation: str = "gelu",
+    ):
         super().__init__()
-        # The first block gets tokens that the decoder has normed already, as in SLATE.
-        self.norm_self = nn.Identity() if first else nn.LayerNorm(dim, bias=False)
+        self.norm_self = nn.Identity() if first else nn.LayerNorm(dim, bias=bias)
         self.self_attention = Attention(dim, num_heads, dropout)
-        self.norm_cross = nn.LayerNorm(dim, bias=False)
+        self.norm_cross = nn.LayerNorm(dim, bias=bias)
         self.cross_attention = Attention(dim, num_heads, dropout)
-        self.norm_mlp = nn.LayerNorm(dim, bias=False)
-        self.mlp_in = nn.Linear(dim, hidden_dim, bias=False)
-        self.mlp_out = nn.Linear(hidden_dim, dim, bias=False)
+        self.norm_mlp = nn.LayerNorm(dim, bias=bias)
+        self.mlp_in = nn.Linear(dim, hidden_dim, bias=bias)
+        self.activation = {"gelu": functional.gelu, "relu": functional.relu}[activation]
+        self.mlp_out = nn.Linear(hidden_dim, dim, bias=bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, slots: Tensor) -> Tensor:
         """Update tokens (b n d) from the ones before them and from slots (b s d)."""
-        tokens = tokens + self.dropout(self.self_attention(self.norm_self(tokens)))
+        return self.read_slots(self.look_back(tokens), slots)
+
+    def look_back(self, tokens: Tensor) -> Tensor:
+        """Update tokens (b n d) from the ones before them."""
+        return tokens + self.dropout(self.self_attention(self.norm_self(tokens)))
+
+    def read_slots(self, tokens: Tensor, slots: Tensor) -> Tensor:
+        """Update tokens (b n d) from slots (b s d)."""
         tokens = tokens + self.dropout(self.cross_attention(self.norm_cross(tokens), slots))
-        hidden = self.dropout(functional.gelu(self.mlp_in(self.norm_mlp(tokens))))
+        hidden = self.dropout(self.activation(self.mlp_in(self.norm_mlp(tokens))))
         return tokens + self.dropout(self.mlp_out(hidden))
+
+
+def decode_with_mask(layers: Iterable[Block], tokens: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+    """Run the blocks of a transformer; also return the last one's attention to the slots.
+
+    Args:
+        layers: the blocks.
+        tokens: (b n d) float.
+        slots: (b s d) float.
+
+    Returns:
+        tokens: (b n d) float.
+        mask: (b n s) float, mean over heads, sums to 1 over s.
+    """
+    *layers, last = layers
+    for layer in layers:
+        tokens = layer(tokens, slots)
+    tokens = last.look_back(tokens)
+    mask = last.cross_attention.weights(last.norm_cross(tokens), slots)
+    return last.read_slots(tokens, slots), mask
 
 
 @register

@@ -42,10 +42,12 @@ class PerSlotGaussian(nn.Module):
 
 
 @register
-class SharedGaussian(nn.Module):
-    """One trained Gaussian for all slots, sampled in training and in evaluation: identical slots could not separate.
+class LearnedSlots(nn.Module):
+    """One trained vector per slot, without noise (Jia et al., ICLR 2023, BO-QSA).
 
-    Locatello et al., NeurIPS 2020. The number of slots may be chosen anew in every call.
+    Args:
+        num_slots: number of vectors.
+        dim: their channels.
     """
 
     def __init__(self, num_slots: int, dim: int):
@@ -53,11 +55,42 @@ class SharedGaussian(nn.Module):
         if num_slots < 1:
             raise ValueError(f"num_slots is at least 1, got {num_slots}")
         self.num_slots, self.dim = num_slots, dim
+        self.vectors = nn.Parameter(torch.empty(1, num_slots, dim))
+        nn.init.xavier_uniform_(self.vectors[0])
+
+    def forward(self, batch_size: int) -> Tensor:
+        """Return initial slots (b s d) float."""
+        return self.vectors.expand(batch_size, -1, -1)
+
+
+@register
+class SharedGaussian(nn.Module):
+    """One trained Gaussian for all slots, sampled in training and in evaluation: identical slots could not separate.
+
+    Locatello et al., NeurIPS 2020. The number of slots may be chosen anew in every call.
+
+    Args:
+        num_slots: number of slots.
+        dim: their channels.
+        std: standard deviation to start from, around a mean of zero (VideoSAUR: dim ** -0.5); None = what Xavier's
+            rule gives for mean and log_std.
+    """
+
+    def __init__(self, num_slots: int, dim: int, std: float | None = None):
+        super().__init__()
+        if num_slots < 1:
+            raise ValueError(f"num_slots is at least 1, got {num_slots}")
+        if std is not None and std <= 0:
+            raise ValueError(f"std must be positive, got {std}")
+        self.num_slots, self.dim = num_slots, dim
         self.mean = nn.Parameter(torch.empty(1, 1, dim))
         self.log_std = nn.Parameter(torch.empty(1, 1, dim))
         bound = math.sqrt(3 / dim)  # what Xavier's rule gives for this shape in the reference
         nn.init.uniform_(self.mean, -bound, bound)
         nn.init.uniform_(self.log_std, -bound, bound)
+        if std is not None:
+            nn.init.zeros_(self.mean)
+            nn.init.constant_(self.log_std, math.log(std))
 
     def forward(self, batch_size: int, num_slots: int | None = None) -> Tensor:
         """Return initial slots (b s d) float."""

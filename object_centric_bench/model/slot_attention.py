@@ -19,11 +19,14 @@ class SlotAttention(nn.Module):
     Args:
         dim: width of slots, queries, keys and values.
         input_dim: width of the tokens; None means `dim`.
-        hidden_dim: of the slots' MLP; None means `4 * dim`.
+        hidden_dim: of the slots' MLP; None means `4 * dim`, 0 leaves it out.
         num_iterations: at least 1.
+        first_iterations: in the first frame of a video; None means `num_iterations`.
+        normalize_state: the GRU updates the normed slots instead of the slots (VideoSAUR).
         bilevel: truncate the gradient as above.
         dropout: probability inside the MLP.
         epsilon: added to the sum of a slot's attention.
+        activation: of the MLP, see `MLP`.
     """
 
     def __init__(
@@ -35,12 +38,18 @@ class SlotAttention(nn.Module):
         bilevel: bool = True,
         dropout: float = 0.01,
         epsilon: float = 1e-5,
+        first_iterations: int | None = None,
+        normalize_state: bool = False,
+        activation: str = "gelu",
     ):
         super().__init__()
         if num_iterations < 1:
             raise ValueError(f"num_iterations is at least 1, got {num_iterations}")
+        if first_iterations is not None and first_iterations < 1:
+            raise ValueError(f"first_iterations is at least 1, got {first_iterations}")
         self.dim, self.input_dim = dim, input_dim or dim
-        self.num_iterations = num_iterations
+        self.num_iterations, self.first_iterations = num_iterations, first_iterations
+        self.normalize_state = normalize_state
         self.bilevel = bilevel
         self.epsilon = epsilon
         self.norm_tokens = nn.LayerNorm(self.input_dim)
@@ -49,7 +58,10 @@ class SlotAttention(nn.Module):
         self.norm_slots = nn.LayerNorm(dim)
         self.to_query = nn.Linear(dim, dim, bias=False)
         self.gru = nn.GRUCell(dim, dim)
-        self.mlp = MLP([dim, hidden_dim or 4 * dim, dim], norm=True, dropout=dropout)
+        self.mlp = None
+        if hidden_dim != 0:
+            dims = [dim, hidden_dim or 4 * dim, dim]
+            self.mlp = MLP(dims, norm=True, activation=activation, dropout=dropout)
         zero_biases(self)
 
     def forward(
@@ -91,6 +103,18 @@ class SlotAttention(nn.Module):
         slot_valid: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Refine initial slots (b s d) by key and value (b n d) from `embed`; otherwise like `forward`."""
+        slots, attention, _ = self.refine_with_logits(slots, key, value, num_iterations, slot_valid)
+        return slots, attention
+
+    def refine_with_logits(
+        self,
+        slots: Tensor,
+        key: Tensor,
+        value: Tensor,
+        num_iterations: int | None = None,
+        slot_valid: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `refine`; also return the logits (b s n) float whose softmax over s is the attention."""
         iterations = self.num_iterations if num_iterations is None else num_iterations
         if iterations < 1:
             raise ValueError(f"num_iterations is at least 1, got {iterations}")
@@ -98,21 +122,25 @@ class SlotAttention(nn.Module):
         initial = slots
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.bilevel):
             for _ in range(iterations - 1):
-                slots, _ = self.iterate(slots, key, value, slot_valid)
+                slots, _, _ = self.iterate(slots, key, value, slot_valid)
         if self.bilevel:
             slots = slots.detach() + (initial - initial.detach())  # the bracket is exactly zero; gradient to initial
         return self.iterate(slots, key, value, slot_valid)
 
-    def iterate(self, slots: Tensor, key: Tensor, value: Tensor, slot_valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    def iterate(
+        self, slots: Tensor, key: Tensor, value: Tensor, slot_valid: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Run one iteration: lines 5 to 10 of the algorithm."""
-        query = self.to_query(self.norm_slots(slots))  # b s d
+        normed = self.norm_slots(slots)
+        query = self.to_query(normed)  # b s d
         logits = einsum("bsd, bnd -> bsn", query * self.dim**-0.5, key)
         attention = share_among_slots(logits, slot_valid)
         weight = attention / (attention.sum(dim=2, keepdim=True) + self.epsilon)  # over tokens
         update = einsum("bsn, bnd -> bsd", weight.to(value.dtype), value)
         # The state of the recurrence keeps its precision under autocast, where the GRU hands out half precision.
-        slots = self.gru(update.flatten(0, 1).to(slots.dtype), slots.flatten(0, 1)).view_as(slots).to(slots.dtype)
-        return slots + self.mlp(slots), attention
+        state = normed.to(slots.dtype) if self.normalize_state else slots
+        slots = self.gru(update.flatten(0, 1).to(slots.dtype), state.flatten(0, 1)).view_as(slots).to(slots.dtype)
+        return (slots if self.mlp is None else slots + self.mlp(slots)), attention, logits
 
 
 def share_among_slots(logits: Tensor, slot_valid: Tensor | None = None) -> Tensor:

@@ -155,7 +155,8 @@ def group_frames(
     for frame, (key, value) in enumerate(zip(keys, values, strict=True)):
         if frame > 0:
             slots = predictor(slots)
-        slots, attention = slot_attention.refine(slots, key, value)
+        iterations = slot_attention.first_iterations if frame == 0 else None
+        slots, attention = slot_attention.refine(slots, key, value, iterations)
         refined.append(slots)
         attentions.append(attention)
     return torch.stack(refined, dim=1), torch.stack(attentions, dim=1).unflatten(3, feature.shape[3:])

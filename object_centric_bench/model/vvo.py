@@ -98,6 +98,37 @@ class VVOTfd(SecondStage):
 
 
 @register
+class VVOTfd9(SecondStage):
+    """VVO-Tfd whose decoder reads the codes in SPOT's nine orders; defined here, nobody has published it.
+
+    Arguments: see `SecondStage`. The decoder maps code vectors and slots to logits and masks.
+    """
+
+    fit = staticmethod(VVOTfd.fit)
+
+    def forward(self, image: Tensor | None = None, feature: Tensor | None = None) -> dict[str, Tensor]:
+        """Find objects and predict codes from them.
+
+        Args:
+            image: (b 3 h w) float, ImageNet-normalised.
+            feature: (b c h w) float, the backbone's output where it is known already.
+
+        Returns:
+            feature: (b c h w) float.
+            code: (b h w) int64, target of the logits.
+            quantized: (b d h w) float, the code vectors.
+            slots: (b s d) float.
+            attention: (b s h w) float, sums to 1 over s.
+            mask: (b s h w) float, the decoder's attention to the slots, sums to 1 over s.
+            logits: (b k h w) float.
+        """
+        output = self.find_slots(image, feature)
+        token = self.tokenize(output["feature"])
+        logits, mask = self.decoder(token["quantized"], output["slots"])
+        return {**output, "code": token["code"], "quantized": token["quantized"], "mask": mask, "logits": logits}
+
+
+@register
 class VVOMlp(SecondStage):
     """Second stage of VVO with a mixture decoder: slots reconstruct codes and features. Arguments: see `SecondStage`.
 

@@ -43,7 +43,7 @@ def mark(module: nn.Module, source: Path | str) -> None:
     """
     for child in module.modules():
         child.weights_origin = None
-    text = f"{source.name} (sha256 {file_hash(source)[:12]})" if isinstance(source, Path) else source
+    text = f"{source} (sha256 {file_hash(source)[:12]})" if isinstance(source, Path) else source
     module.weights_origin = text
 
 

@@ -23,8 +23,24 @@ def dinov2_small(resolution: int, pretrained: bool = True) -> Backbone:
         resolution=[14 * patches, 14 * patches],
         level=-1,
         pretrained=pretrained,
+        weights=None,
     )
     return Backbone(build, dim=384, grid=[patches, patches])
+
+
+def dino_base(resolution: int, pretrained: bool = True) -> Backbone:
+    """DINO's ViT-B/16 (Caron et al., ICCV 2021)."""
+    if resolution % 16:
+        raise ValueError(f"resolution must be a multiple of 16 pixels for a ViT-B/16 grid, not {resolution}")
+    build = dict(
+        type="Backbone",
+        provider="timm",
+        name="vit_base_patch16_224.dino",
+        resolution=[resolution, resolution],
+        level=-1,
+        pretrained=pretrained,
+    )
+    return Backbone(build, dim=768, grid=[resolution // 16, resolution // 16])
 
 
 def efficientnet_lite0(resolution: int, levels: list[int], grid: list[int]) -> Backbone:

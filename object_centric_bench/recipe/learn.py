@@ -1,13 +1,20 @@
 """Ingredients for learning: optimizer with its schedule, segmentation with its metric, logging with checkpoints."""
 
 
-def adam_with_warmup(lr: float, total_steps: int, max_grad_norm: float = 1.0) -> dict:
-    """Adam; its rate rises linearly over the first 5 % of the steps, then falls to a thousandth along a cosine.
+def adam_with_warmup(lr: float, total_steps: int, max_grad_norm: float = 1.0, warmup_steps: int | None = None) -> dict:
+    """Adam; its rate rises linearly over the first steps, then falls to a thousandth along a cosine.
 
     Evaluation is due every 1/40 of the run.
+
+    Args:
+        lr: peak learning rate.
+        total_steps: optimizer steps.
+        max_grad_norm: to which the gradient's norm is clipped.
+        warmup_steps: steps of the rise; None = 5 %.
     """
+    warmup_steps = total_steps // 20 if warmup_steps is None else warmup_steps
     factor = dict(
-        type="LinearCosine", warmup_steps=total_steps // 20, total_steps=total_steps, start=0.0, peak=1.0, final=1e-3
+        type="LinearCosine", warmup_steps=warmup_steps, total_steps=total_steps, start=0.0, peak=1.0, final=1e-3
     )
     return dict(
         optimizer=dict(type="Adam", lr=lr),
@@ -32,9 +39,14 @@ def segmentation(mask: str, size: list[int], best: str = "mbo", ignore: str | No
     )
 
 
-def reconstruction() -> dict:
-    """Stage 1: the target is the picture at the reconstruction's size; the best checkpoint has the lowest error."""
-    return dict(callback=[dict(type="ReconstructionTarget"), *keeping("recon", higher=False)])
+def reconstruction(image: str = "batch.image", best: str = "recon") -> dict:
+    """Stage 1: the target is the picture at the reconstruction's size; the best checkpoint has the lowest error.
+
+    Args:
+        image: path of the pictures or videos.
+        best: name of the loss term that is this error.
+    """
+    return dict(callback=[dict(type="ReconstructionTarget", image=image), *keeping(best, higher=False)])
 
 
 def keeping(best: str, higher: bool) -> list[dict]:

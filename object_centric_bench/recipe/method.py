@@ -20,6 +20,8 @@ def method(type: str, backbone: Backbone, slots: dict, decoder: dict, loss: dict
     """
     dim = slots["slot_attention"]["dim"]
     parts = dict(projection=model.projection(backbone.dim, dim)) | parts
+    if "tokenizer" in parts:
+        parts = dict(sample_codes=True) | parts  # draw the codes in training, as the published results do
     frozen = [rf"{part}\..*" for part in ("backbone", "tokenizer") if part == "backbone" or part in parts]
     return dict(
         model=dict(type=type, backbone=backbone.build, **slots, **parts, decoder=decoder), loss=loss, freeze=frozen
@@ -27,22 +29,29 @@ def method(type: str, backbone: Backbone, slots: dict, decoder: dict, loss: dict
 
 
 def codes(
-    type: str, backbone: Backbone, slots: dict, tokenizer: dict, num_layers: int = 4, linear: bool = False
+    type: str,
+    backbone: Backbone,
+    slots: dict,
+    tokenizer: dict,
+    num_layers: int = 4,
+    linear: bool = False,
+    nine: bool = False,
 ) -> dict:
-    """SLATE, STEVE, VVO-Tfd and -TfdT: a transformer predicts the codes, of several codebooks side by side.
+    """SLATE, STEVE, VVO-Tfd, -Tfd9 and -TfdT: a transformer predicts the codes, of several codebooks side by side.
 
     Args:
         type, backbone, slots: see `method`.
         tokenizer: without a decoder; codes are as wide as slots.
         num_layers: of the transformer.
         linear: project features by two linear maps instead of norm and MLP.
+        nine: read and predict the codes in nine orders.
     """
     dim = slots["slot_attention"]["dim"]
     loss = dict(type="CrossEntropy", prediction="output.logits", target="output.code")
     groups = group_sizes(tokenizer)
     if len(groups) > 1:
         loss["groups"] = groups
-    decoder = model.autoregressive(backbone.grid, dim, sum(groups), num_layers)
+    decoder = model.autoregressive(backbone.grid, dim, sum(groups), num_layers, nine)
     projection = model.projection(backbone.dim, dim, linear=linear)
     return method(type, backbone, slots, decoder, dict(recon=loss), projection=projection, tokenizer=tokenizer)
 
@@ -59,11 +68,7 @@ def mixture(
     """
     width = tokenizer["quantizer"]["dim"] + backbone.dim
     decoder = model.broadcast(backbone.grid, slots["slot_attention"]["dim"], width, hidden_dim, num_hidden)
-    loss = dict(
-        quantized=dict(type="MSE", prediction="output.quantized_reconstruction", target="output.quantized"),
-        feature=dict(type="MSE", prediction="output.feature_reconstruction", target="output.feature"),
-    )
-    return method(type, backbone, slots, decoder, loss, tokenizer=tokenizer)
+    return method(type, backbone, slots, decoder, reconstructions(), tokenizer=tokenizer)
 
 
 def denoising(
@@ -102,6 +107,112 @@ def features(backbone: Backbone, slots: dict, hidden_dim: int = 2048, num_hidden
     decoder = model.broadcast(backbone.grid, slots["slot_attention"]["dim"], backbone.dim, hidden_dim, num_hidden)
     loss = dict(recon=dict(type="MSE", prediction="output.reconstruction", target="output.feature"))
     return method("DINOSAUR", backbone, slots, decoder, loss)
+
+
+def similarity(
+    backbone: Backbone,
+    slots: dict,
+    tokenizer: dict | None = None,
+    hidden_dim: int = 1024,
+    num_hidden: int = 4,
+    temperature: float = 0.15,
+    keys: bool = True,
+) -> dict:
+    """VideoSAUR, or with a tokenizer VVO-SmdT: a slot mixer reconstructs and predicts temporal similarities.
+
+    Args:
+        backbone, slots: see `method`.
+        tokenizer: of the features, without a decoder; its code vectors are reconstructed too.
+        hidden_dim, num_hidden: width and number of the decoder's hidden layers.
+        temperature: of the similarities.
+        keys: measure similarity on the backbone's last keys; False takes its features.
+    """
+    dim, places = slots["slot_attention"]["dim"], backbone.grid[0] * backbone.grid[1]
+    source = "output.key" if keys else "output.feature"
+    loss = dict(recon=dict(type="MSE", prediction="output.reconstruction", target="output.feature"))
+    parts, width = dict(projection=model.projection(backbone.dim, dim) | dict(activation="relu")), 0
+    if tokenizer is not None:
+        loss = reconstructions()
+        parts["tokenizer"], width = tokenizer, tokenizer["quantizer"]["dim"]
+    loss["similarity"] = dict(
+        type="TemporalSimilarity",
+        prediction="output.similarity",
+        feature=source,
+        temperature=temperature,
+        threshold=0.0,
+        weight=0.1,
+    )
+    decoder = model.mixer(backbone.grid, dim, width + backbone.dim + places, hidden_dim, num_hidden)
+    type = "VideoSAUR" if tokenizer is None else "VVOSmdT"
+    return method(type, backbone, slots, decoder, loss, **parts, keys=keys)
+
+
+def reconstructions() -> dict:
+    """Return the losses of what reconstructs code vectors and features."""
+    return dict(
+        quantized=dict(type="MSE", prediction="output.quantized_reconstruction", target="output.quantized"),
+        feature=dict(type="MSE", prediction="output.feature_reconstruction", target="output.feature"),
+    )
+
+
+def spot(backbone: Backbone, num_slots: int, slot_dim: int, official: bool = True, **decoder: object) -> dict:
+    """SPOT, first stage: a transformer predicts the features, taken before the backbone's final norm, in nine orders.
+
+    Args:
+        backbone: see `method`.
+        num_slots, slot_dim: of slots drawn from one Gaussian.
+        official: the paper's layers; False takes those of the other methods here: GELU everywhere, and a decoder with
+            four heads, without biases and final norm.
+        decoder: further arguments of `SPOTDecoder`.
+    """
+    dim, activation = backbone.dim, "relu" if official else "gelu"
+    attention = dict(type="SlotAttention", dim=slot_dim, input_dim=dim, hidden_dim=4 * slot_dim, num_iterations=3)
+    attention |= dict(bilevel=False, dropout=0.0, epsilon=1e-8 if official else 1e-5, activation=activation)
+    layers = {} if official else dict(num_heads=4, bias=False, activation="gelu", final_norm=False)
+    slots = dict(initializer=model.shared_slots(num_slots, slot_dim), slot_attention=attention)
+    projection = dict(type="MLP", dims=[dim, dim, dim], norm=True, activation=activation)
+    if backbone.build["name"].startswith("vit"):
+        backbone = backbone._replace(build=backbone.build | dict(final_norm=False))
+    loss = dict(recon=dict(type="MSE", prediction="output.reconstruction", target="output.feature"))
+    decoder = dict(type="SPOTDecoder", grid=backbone.grid, dim=dim, slot_dim=slot_dim) | layers | decoder
+    return method("SPOT", backbone, slots, decoder, loss, projection=projection)
+
+
+def distilled(taught: dict, trained: str, weight: float = 0.005, lr_scale: float = 1.0) -> dict:
+    """SPOT, second stage: a student with learned slots is taught by a model of the first stage.
+
+    Args:
+        taught: from `spot`.
+        trained: regular expression of the names, inside the backbone, of the parts that the student trains.
+        weight: of the distillation.
+        lr_scale: factor of the learning rate of those parts; 1 in the paper.
+    """
+    teacher = taught["model"] | dict(decoder=taught["model"]["decoder"] | dict(eval_order="random"))
+    student = {key: value for key, value in taught["model"].items() if key != "type"}
+    sizes = {key: student["initializer"][key] for key in ("num_slots", "dim")}
+    student |= dict(
+        backbone=student["backbone"] | dict(trainable=True),
+        initializer=model.learned_slots(**sizes),
+        slot_attention=student["slot_attention"] | dict(bilevel=True),
+    )
+    return dict(
+        model=dict(type="SPOTDistill", teacher=teacher, **student),
+        loss=taught["loss"] | dict(distillation=dict(type="MatchedDistillation", weight=weight)),
+        freeze=[r"teacher\..*", rf"backbone\.model\.(?!(?:{trained})\.).*"],
+        parameter_groups=[dict(pattern=r"backbone\..*", lr_scale=lr_scale)],
+    )
+
+
+def first_stage_of_spot(config: str, scratch: bool = False, **knobs: object) -> dict:
+    """Return the `pretrain` section of a second stage of SPOT.
+
+    Args:
+        config: file of the first stage.
+        scratch: the student takes over the backbone only, as in the paper, instead of all but the initial slots.
+        knobs: what the first stage is made with.
+    """
+    copied = ["backbone"] if scratch else ["backbone", "projection", "slot_attention", "decoder"]
+    return dict(config=config, knobs=knobs, modules=dict(teacher="") | {name: name for name in copied})
 
 
 def group_sizes(tokenizer: dict) -> list[int]:

@@ -31,11 +31,38 @@ def box_slots(dim: int) -> dict:
     )
 
 
-def autoregressive(grid: list[int], dim: int, num_codes: int, num_layers: int = 4) -> dict:
-    """Transformer decoder that predicts the codes in raster order."""
-    return dict(type="AutoregressiveTransformer", grid=grid, dim=dim, num_codes=num_codes, num_layers=num_layers)
+def free_slots(num_slots: int, dim: int) -> dict:
+    """VideoSAUR: slots drawn from one Gaussian for all, three iterations in the first frame, two later, no MLP."""
+    attention = dict(hidden_dim=0, num_iterations=2, first_iterations=3, bilevel=False, epsilon=1e-8)
+    return dict(
+        initializer=dict(type="SharedGaussian", num_slots=num_slots, dim=dim, std=dim**-0.5),
+        slot_attention=dict(type="SlotAttention", dim=dim, normalize_state=True, **attention),
+        predictor=dict(type="PreNormBlock", dim=dim, num_heads=4, published_scale=False),
+    )
+
+
+def learned_slots(num_slots: int, dim: int) -> dict:
+    """A learned vector per slot."""
+    return dict(type="LearnedSlots", num_slots=num_slots, dim=dim)
+
+
+def shared_slots(num_slots: int, dim: int) -> dict:
+    """Slots drawn from one learned Gaussian for all, as in SPOT's first stage."""
+    return dict(type="SharedGaussian", num_slots=num_slots, dim=dim)
+
+
+def autoregressive(grid: list[int], dim: int, num_codes: int, num_layers: int = 4, nine: bool = False) -> dict:
+    """Transformer decoder that predicts the codes in raster order, or in nine orders."""
+    kind = "NineOrderTransformer" if nine else "AutoregressiveTransformer"
+    return dict(type=kind, grid=grid, dim=dim, num_codes=num_codes, num_layers=num_layers)
 
 
 def broadcast(grid: list[int], slot_dim: int, dim: int, hidden_dim: int = 2048, num_hidden: int = 3) -> dict:
     """MLP decoder that maps slot and position to a feature of `dim` channels and a mask."""
     return dict(type="BroadcastMLP", grid=grid, dims=[slot_dim, *[hidden_dim] * num_hidden, dim])
+
+
+def mixer(grid: list[int], slot_dim: int, dim: int, hidden_dim: int = 1024, num_hidden: int = 4) -> dict:
+    """Slot mixer: a mixture of slots at every place, decoded to a feature of `dim` channels."""
+    dims = [slot_dim, *[hidden_dim] * num_hidden, dim]
+    return dict(type="SlotMixer", grid=grid, dims=dims, num_layers=2, published_scale=False)

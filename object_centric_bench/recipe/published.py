@@ -9,21 +9,27 @@ from . import dataset, learn, stage1, tokenizer
 from .backbone import Backbone, dinov2_small
 from .method import tokenizer_parts
 
-SLOTS = {"clevrtex": 11, "coco": 7, "voc": 6, "movi_d": 21}
+SLOTS = {"clevrtex": 11, "coco": 7, "voc": 6, "movi_c": 11, "movi_d": 21, "movi_e": 24}
+UNBOXED = {"movi_c": 11, "movi_d": 15, "movi_e": 15}  # slots of videos that start from nothing
 ANNEALED = ("coco", "voc")  # where stage 1 of VVO fades from latents to codes; elsewhere its decoder never sees codes
 SLOT_DIM = 256
 
 
 def data(name: str, resolution: int, batch_size: int, segment: bool = True, **options: object) -> dict:
-    """Return the dataset section; of `movi_d` with the published batches of whole videos for evaluation.
+    """Return the dataset section; of videos with the published batches of whole videos for evaluation.
 
     VOC is read as by the reference: borders count as background.
     """
-    if name == "movi_d":
+    if is_video(name):
         options["eval_batch_size"] = 8 if segment else 4
     if name == "voc":
         options["legacy"] = True
     return getattr(dataset, name)(resolution, batch_size, segment=segment, **options)
+
+
+def is_video(name: str) -> bool:
+    """Tell whether a dataset holds videos."""
+    return name.startswith("movi")
 
 
 def first_stage(name: str, resolution: int, batch_size: int, total_steps: int, lr: float, **options: object) -> dict:
@@ -42,9 +48,12 @@ def image_tokenizer(name: str, kind: str, width: int, resolution: int = 256) -> 
         resolution: default of the knob, pixels.
     """
 
-    def config(
-        resolution=resolution, batch_size=16 if name == "movi_d" else 64, total_steps=30_000, lr=2e-3, pretrained=True
-    ):
+    video = is_video(name)
+
+    def config(resolution=resolution, batch_size=16 if video else 64, total_steps=30_000, lr=2e-3, pretrained=True):
+        multiple = 64 if kind == "msf" else 16
+        if resolution % multiple:
+            raise ValueError(f"resolution must be a multiple of {multiple} pixels for this tokenizer, not {resolution}")
         decoder = tokenizer.image_decoder(width, pretrained)
         options = dict(norm=kind != "vq", perceptual=dict(pretrained=pretrained) if width == 4 else None)
         if kind == "vq":
@@ -71,7 +80,7 @@ def feature_tokenizer(name: str, width: int, resolution: int = 256) -> Callable[
         width: channels of a code; with 4 the loss has a perceptual term.
         resolution: default of the knob, pixels.
     """
-    video = name == "movi_d"
+    video = is_video(name)
 
     def config(resolution=resolution, batch_size=16 if video else 64, total_steps=30_000, lr=2e-3, pretrained=True):
         backbone = dinov2_small(resolution, pretrained)
@@ -99,6 +108,7 @@ def experiment(
     mask: str = "output.attention",
     pretrain: str | None = None,
     resolution: int = 256,
+    boxes: bool = True,
 ) -> Callable[..., dict]:
     """Return the function `config` of a method that finds slots.
 
@@ -108,19 +118,20 @@ def experiment(
         mask: path of the masks that segments are made of.
         pretrain: stem of the first stage's config file, without `-r384`; None if the method has none.
         resolution: default of the knob, pixels.
+        boxes: slots of videos start from boxes.
     """
-    video = name == "movi_d"
+    video = is_video(name)
 
     def config(
         resolution=resolution,
-        num_slots=SLOTS[name],
+        num_slots=(SLOTS if boxes else UNBOXED)[name],
         batch_size=8 if video else 32,
         total_steps=50_000,
         lr=5e-5 if video else 2e-4,
         pretrained=True,
     ):
         built = method(dinov2_small(resolution, pretrained), num_slots, pretrained)
-        section = data(name, resolution, batch_size, **(dict(num_boxes=num_slots) if video else {}))
+        section = data(name, resolution, batch_size, **(dict(num_boxes=num_slots * boxes) if video else {}))
         cfg = dict(
             **built,
             dataset=section,
@@ -128,8 +139,9 @@ def experiment(
             **learn.segmentation(mask=mask, size=[resolution, resolution]),
         )
         if pretrain is not None:
+            published_at_384 = name == "coco" and not pretrain.endswith(("-gdr", "-msf"))
             cfg["pretrain"] = dict(
-                config=f"{pretrain}-r384.py" if resolution == 384 else f"{pretrain}.py",
+                config=f"{pretrain}-r384.py" if resolution == 384 and published_at_384 else f"{pretrain}.py",
                 knobs=dict(resolution=resolution, pretrained=pretrained),
                 modules=tokenizer_parts(built["model"]["tokenizer"]),
             )

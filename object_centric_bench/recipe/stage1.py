@@ -48,8 +48,9 @@ def stage1(
         losses |= {name + suffix.replace(".", ""): loss for name, loss in terms.items()}
     if perceptual is not None:  # of several scales, on the finest
         paths = dict(prediction=f"output.reconstruction{suffixes[0]}", target=f"batch.target{suffixes[0]}")
-        losses["lpips"] = dict(type="LPIPS", **paths, **perceptual)
-    return dict(dataset=dataset, model=model, freeze=freeze, loss=losses, **learn.reconstruction(), **settings)
+        losses["lpips"] = dict(type="LPIPS", **paths, rescale=True, weights=None, **perceptual)
+    target = learn.reconstruction(f"batch.{dataset['train']['keys'][0]}", best=next(iter(losses)))
+    return dict(dataset=dataset, model=model, freeze=freeze, loss=losses, **target, **settings)
 
 
 def projected(total_steps: int, logit_scale: float, anneal: bool, scale_at: tuple[str, ...] = ("quantizer",)) -> dict:

@@ -7,17 +7,18 @@ FROZEN = r"tokenizer\.encoder\.taesd\.(?:[0-9]|10)\..*"  # in stage 1 only TAESD
 
 def image_encoder(width: int, pretrained: bool) -> dict:
     """Return most of TAESD's encoder on the halved image, down to codes of `width` channels."""
-    return dict(type="ImageEncoder", dim=width, pretrained=pretrained)
+    return dict(type="ImageEncoder", dim=width, pretrained=pretrained, weights=None)
 
 
 def image_decoder(width: int, pretrained: bool) -> dict:
     """Return most of TAESD's decoder, from codes of `width` channels to an image of half the size."""
-    return dict(type="PlainImageDecoder", dim=width, pretrained=pretrained)
+    return dict(type="PlainImageDecoder", dim=width, pretrained=pretrained, weights=None)
 
 
 def feature_decoder(width: int, pretrained: bool, hidden_dim: int = 256, channels: int = 64) -> dict:
     """Return VVO's decoder from codes of `width` channels to an image; TAESD's part has 64 channels."""
-    return dict(type="ImageDecoder", dim=width, hidden_dim=hidden_dim, width=channels, pretrained=pretrained)
+    sizes = dict(dim=width, hidden_dim=hidden_dim, width=channels)
+    return dict(type="ImageDecoder", **sizes, pretrained=pretrained, weights=None)
 
 
 def vq(width: int, pretrained: bool, decoder: dict | None = None) -> dict:

@@ -38,7 +38,7 @@ def test_any_size(size):
     assert image.shape == (size, size, 3) and segment.shape == (size, size) and segment.max() >= 2
 
 
-@pytest.mark.parametrize("shape", shapes._SHAPES)
+@pytest.mark.parametrize("shape", shapes.SHAPES)
 def test_distances_have_unit_slope_at_the_outline(shape):
     """Otherwise edges would be jagged or blurred."""
     axis = np.linspace(-1.4, 1.4, 561, dtype=np.float32)

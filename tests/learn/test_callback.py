@@ -37,6 +37,24 @@ def test_segments_are_made_only_where_they_are_wanted():
     assert run.output["segment_mask"] is run.output["attention"]
 
 
+def test_more_than_256_masks_need_wider_indices():
+    mask = torch.zeros(1, 300, 1, 1)
+    mask[0, 299] = 1
+    assert mask_to_segment(mask, [1, 1]).item() == 299
+
+
+def test_more_objects_than_slots_are_said_once(caplog):
+    callback = MaskToSegment("output.attention", [4, 4])
+    segment = torch.tensor([[[0, 1], [2, 0]], [[1, 2], [3, 4]]], dtype=torch.uint8)
+    run = SimpleNamespace(measuring=True, batch={"segment": segment}, output={"attention": torch.rand(2, 3, 2, 2)})
+    for _ in range(2):
+        callback.after_forward(run)
+        callback.after_eval(run)
+    assert [record.message for record in caplog.records] == [
+        "1 of 2 scored samples have more objects than the model has slots: some objects must share one (knob num_slots)"
+    ]
+
+
 def test_target_is_the_picture_at_the_reconstructions_size():
     image = torch.rand(2, 3, 8, 8)
     run = SimpleNamespace(batch={"image": image}, output={"reconstruction": torch.zeros(2, 3, 4, 4)})

@@ -83,6 +83,14 @@ def test_a_part_is_loaded_whole_and_alone():
         checkpoint.assign(target, tensors, "file", ["encode"])
 
 
+def test_parts_are_taken_under_other_names():
+    tensors = {"a.weight": torch.ones(1), "a.b.bias": torch.zeros(1), "ab.weight": torch.ones(2)}
+    taken = checkpoint.take(tensors, {"whole": "", "c": "a"}, "here")
+    assert taken.keys() == {"whole.a.weight", "whole.a.b.bias", "whole.ab.weight", "c.weight", "c.b.bias"}
+    with pytest.raises(CheckpointError, match=r"here holds a, ab:\n  no part 'd', from which 'c' starts"):
+        checkpoint.take(tensors, {"c": "d"}, "here")
+
+
 class Evil:
     def __reduce__(self):
         return (os.system, ("true",))

@@ -152,7 +152,7 @@ def test_taesd_from_a_local_file(tmp_path, monkeypatch):
         assert torch.equal(decoder(dim=6, width=8, weights=str(path)).taesd["18"].weight, last)
     encoder = ImageEncoder(dim=6, width=8, weights=str(path))
     assert torch.equal(encoder.taesd["0"].weight, sides["encoder"]["0"].weight.half().float())
-    assert encoder.taesd.weights_origin.startswith("taesd.safetensors (sha256 ")
+    assert encoder.taesd.weights_origin.partition(" (sha256 ")[0].endswith("taesd.safetensors")
     with pytest.raises(WeightsError, match="does not fit a TAESD encoder of width 16"):
         ImageEncoder(dim=6, width=16, weights=str(path))
     with pytest.raises(ValueError, match="are given but pretrained is False"):

@@ -21,7 +21,7 @@ def test_every_part_with_its_weights(tmp_path):
     rows = {row.module: row for row in summarize(model)}
     parts = ["backbone", "projection", "initializer", "slot_attention"]
     assert list(rows) == [*parts, "tokenizer.encoder", "tokenizer.quantizer", "decoder"]
-    assert rows["backbone"].origin == f"weights.safetensors (sha256 {file_hash(file)[:12]})"
+    assert rows["backbone"].origin == f"{file} (sha256 {file_hash(file)[:12]})"
     assert rows["backbone"].trained == rows["tokenizer.encoder"].trained == 0
     assert rows["tokenizer.quantizer"].origin == "a checkpoint" and rows["tokenizer.encoder"].origin == "random"
     assert rows["decoder"].trained == rows["decoder"].parameters

@@ -1,0 +1,9 @@
+"""VVO stage 1 on the demo videos: quantize EfficientNet-Lite0 features."""
+
+from object_centric_bench.recipe import dataset
+
+from ._parts import stage1_of
+
+
+def config(grid=16, batch_size=3, total_steps=200, lr=2e-3):
+    return stage1_of(dataset.moving_shapes, grid, batch_size, total_steps, lr)

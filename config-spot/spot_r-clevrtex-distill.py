@@ -1,0 +1,5 @@
+"""SPOT (Kakogeorgiou et al., CVPR 2024) on ClevrTex, second stage: slots taught by the first."""
+
+from ._parts import distill
+
+config = distill("clevrtex")

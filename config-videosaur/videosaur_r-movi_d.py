@@ -1,0 +1,5 @@
+"""VideoSAUR (Zadaianchuk et al., NeurIPS 2023) on MOVi-D: slots start from nothing."""
+
+from ._parts import videosaur
+
+config = videosaur("movi_d")

@@ -1,0 +1,5 @@
+"""Stage 1 of VVO on MOVi-C: DINOv2 features in 4096 codes of 256 channels."""
+
+from ._parts import vqdino
+
+config = vqdino("movi_c", width=256)

@@ -53,16 +53,12 @@ class Dataset:
         self.reader = Reader(self.file, self.store, self.command)
         if not len(self.reader):
             raise DataError(f"{self.file} holds no samples; make it again: {self.command}")
+        self.segment_dtype = torch.uint8 if self.reader.header.max_segment <= 255 else torch.int32
         if self.reader.published:
             self.check_published()
-        self.segment_dtype = torch.uint8 if self.reader.header.max_segment <= 255 else torch.int32
-        if self.reader.published and "segment" in keys:
-            first = self.translated(self.reader.read(0), ["segment"], 0)["segment"]
-            wide = any(label.dtype != np.uint8 for label in (first if isinstance(first, list) else [first]))
-            self.segment_dtype = torch.int32 if wide else torch.uint8
 
     def check_published(self) -> None:
-        """Try the first record of a published file.
+        """Try the first record of a published file; its label map tells whether ids need more than 8 bits.
 
         Raises:
             DataError: another dataset, or the file cannot give what is asked for.
@@ -79,6 +75,9 @@ class Dataset:
                 raise DataError(
                     f"{self.file} is a published file without {key!r}, its records hold {there}; make: {self.command}"
                 )
+        labels = record.get("segment", [])
+        if any(label.dtype != np.uint8 for label in (labels if isinstance(labels, list) else [labels])):
+            self.segment_dtype = torch.int32
 
     @classmethod
     def recognises(cls, stored: dict[str, Any]) -> bool:
@@ -177,7 +176,7 @@ class Dataset:
         Raises:
             DataError: the record is not what it must be.
         """
-        raise NotImplementedError
+        raise DataError(f"{where}: no published files of {self.store!r} are known; make one with: {self.command}")
 
     def entry(self, key: str, value: Any, index: int) -> Any:
         """Decode one entry of a record."""

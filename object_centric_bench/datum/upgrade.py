@@ -127,7 +127,7 @@ def _dataset(file: str, name: str, options: tuple, keys: tuple[str, ...] = ()) -
 
 def _record(source: str, name: str, options: tuple, index: int) -> dict[str, Any]:
     dataset = _dataset(source, name, options)
-    return dataset.translate(dataset.reader.read(index), dataset.offered, f"{source}, sample {index}")
+    return dataset.translated(dataset.reader.read(index), dataset.offered, index)
 
 
 def _sample(source: str, name: str, options: tuple, index: int) -> Packed:

@@ -1,22 +1,33 @@
-"""SPOT: both stages on DINOv2 features like the other methods here, and as in the paper."""
+"""SPOT: both stages on DINOv2 features like the other methods here, and as in the paper.
+
+The backbone like the other methods' has no register tokens, so that scores differ by the method alone; `registers`
+takes the one that has.
+"""
 
 from object_centric_bench.recipe import backbone, learn, method, published
 
 STEPS = {"coco": 100_000, "voc": 50_000, "clevrtex": 50_000}
-TRAINED = r"blocks\.(?:8|9|10|11)"  # of the student's backbone
+SHARED = 8  # first blocks of the student's backbone, which are its teacher's
+TRAINED = r"blocks\.(?:8|9|10|11)"  # the others
 EPOCH = 1848  # steps of the paper on COCO: 118287 images, 64 at a time
 MASKS = 320  # pixels, side of the paper's masks
 
 
-def experiment(built, dataset, lr, total_steps, size, pretrain=None, warmup_steps=None):
-    """Return the whole config; the largest gradient is clipped to 0.3."""
+def experiment(built, dataset, lr, total_steps, size, pretrain=None, paper=False):
+    """Return the whole config; the largest gradient is clipped to 0.3.
+
+    The paper trains in float32 and scores the last checkpoint. Its warm-up reaches the peak one step before ours does:
+    there its rate is higher by a `warmup_steps`-th of the peak, and equal ever after.
+    """
+    warmup_steps, from_step = (total_steps // 10, total_steps) if paper else (None, total_steps // 2)
     return dict(
         **built,
         dataset=dataset,
         pretrain=pretrain,
         grad_norm_type="inf",
+        **(dict(protocol=["vvo", "spot"], precision="no") if paper else {}),
         **learn.adam_with_warmup(lr, total_steps, 0.3, warmup_steps),
-        **learn.segmentation(mask="output.mask", size=[size, size]),
+        **learn.segmentation(mask="output.mask", size=[size, size], from_step=from_step),
     )
 
 
@@ -65,7 +76,7 @@ def distill(data):
     ):
         found = features(resolution, pretrained, registers)
         taught = method.spot(found, num_slots, published.SLOT_DIM, official)
-        built = method.distilled(taught, TRAINED, weight, lr_scale)
+        built = method.distilled(taught, TRAINED, weight, lr_scale, SHARED)
         knobs = dict(
             resolution=resolution, num_slots=num_slots, official=official, registers=registers, pretrained=pretrained
         )
@@ -86,12 +97,16 @@ def paper_data(data, resolution, batch_size):
 
 
 def paper(data):
-    """Return `config` of the first stage as in the paper."""
+    """Return `config` of the first stage as in the paper.
+
+    Not as in the paper are the labels that are scored: things of the panoptic annotations, not instances, which may
+    overlap; so nothing is left out of the scores for lying on two of them.
+    """
 
     def config(num_slots=published.SLOTS[data], batch_size=64, total_steps=50 * EPOCH, lr=4e-4, pretrained=True):
-        built = method.spot(backbone.dino_base(224, pretrained), num_slots, published.SLOT_DIM)
+        built = method.spot(backbone.dino_base(224, pretrained), num_slots, published.SLOT_DIM, xavier=True)
         section = paper_data(data, 224, batch_size)
-        return experiment(built, section, lr, total_steps, MASKS, warmup_steps=total_steps // 10)
+        return experiment(built, section, lr, total_steps, MASKS, paper=True)
 
     return config
 
@@ -100,11 +115,11 @@ def paper_distill(data):
     """Return `config` of the second stage as in the paper: but for the backbone, the student starts from scratch."""
 
     def config(num_slots=published.SLOTS[data], batch_size=64, total_steps=50 * EPOCH, lr=4e-4, pretrained=True):
-        taught = method.spot(backbone.dino_base(224, pretrained), num_slots, published.SLOT_DIM)
+        taught = method.spot(backbone.dino_base(224, pretrained), num_slots, published.SLOT_DIM, xavier=True)
         section = paper_data(data, 224, batch_size)
         knobs = dict(num_slots=num_slots, pretrained=pretrained)
         pretrain = method.first_stage_of_spot(f"spot_r-{data}-paper.py", scratch=True, **knobs)
-        built = method.distilled(taught, TRAINED)
-        return experiment(built, section, lr, total_steps, MASKS, pretrain, warmup_steps=total_steps // 10)
+        built = method.distilled(taught, TRAINED, shared_blocks=SHARED)
+        return experiment(built, section, lr, total_steps, MASKS, pretrain, paper=True)
 
     return config

@@ -76,7 +76,6 @@ class Expected:
 
     def train(self):
         known = dict(self.entry["train"])
-        known.pop("save_from_step")  # the best and the last checkpoint are kept, from the start
         known.pop("val_frames", None)
         return known
 
@@ -212,6 +211,7 @@ class Description:
             "optimizer": {"name": self.cfg["optimizer"]["type"].lower(), "lr": self.cfg["optimizer"]["lr"]},
             "clip_norm": self.cfg["max_grad_norm"],
             "val_every_steps": self.cfg["eval_every"],
+            "save_from_step": next(each["from_step"] for each in self.cfg["callback"] if each["type"] == "Save"),
         }
         assert set(self.cfg["optimizer"]) == {"type", "lr"}  # no weight decay, default betas
         return known | ({"clip_frames": data["train"]["clip"]["size"]} if "clip" in data["train"] else {})

@@ -13,6 +13,12 @@ from .conftest import REPOSITORY
 pytestmark = pytest.mark.slow
 
 NARROW = "model.decoder.widths=[32,32]"
+SMALL_VIT = [  # in place of ViT-B, which takes half a minute
+    "model.backbone.name=vit_small_patch16_224.dino",
+    "model.projection.dims=[384,384,384]",
+    "model.slot_attention.input_dim=384",
+    "model.decoder.dim=384",
+]
 RUNS = {  # every kind of first and second stage, and what of it would take too long
     "config-slatesteve/vqvae-coco-c256.py": [],
     "config-slatesteve/vqvae-movi_d-c256.py": [],
@@ -31,6 +37,12 @@ RUNS = {  # every kind of first and second stage, and what of it would take too 
     "config-msf/vqvae-coco-c4-msf.py": [],
     "config-msf/slate_r_vqvae-coco-msf.py": [],
     "config-msf/slotdiffusion_r_vqvae-coco-msf.py": [NARROW],
+    "config-spot/spot_r-coco.py": [],
+    "config-spot/spot_r-coco-distill.py": [],
+    "config-vqdino/vqdino_tfd9_r-coco.py": [],
+    "config-videosaur/videosaur_r-movi_d.py": [],
+    "config-vqdino/vqdino_smdt_r-movi_d.py": [],
+    "config-spot/spot_r-coco-paper.py": SMALL_VIT,  # at its own 224 pixels
 }
 
 
@@ -43,10 +55,9 @@ def data(raw, tmp_path_factory):
 
 
 def load(name, overrides=()):
-    cfg = config.load(
-        REPOSITORY / name,
-        ["resolution=64", "batch_size=2", "total_steps=2", "pretrained=False", "dataset.num_workers=0", *overrides],
-    )
+    small = [] if name.endswith("-paper.py") else ["resolution=64"]
+    small += ["batch_size=2", "total_steps=2", "pretrained=False", "dataset.num_workers=0"]
+    cfg = config.load(REPOSITORY / name, [*small, *overrides])
     return experiment.complete(cfg | {"eval_every": 2, "metric_every": 1})
 
 

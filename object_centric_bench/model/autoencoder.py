@@ -1,21 +1,14 @@
 """Tokenizers: an encoder, a quantizer, and for the first training stage a decoder."""
 
-import logging
-from collections.abc import Iterable
-from pathlib import Path
-
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from object_centric_bench.model.freezing import Freezable, no_grad_if_frozen
+from object_centric_bench.model.pixel_range import PixelRange
 from object_centric_bench.model.sizes import require_equal, require_shape
-from object_centric_bench.model.weights import WeightsError, find_on_hub, mark, read_file
+from object_centric_bench.model.taesd import taesd_layers
 from object_centric_bench.registry import register
-
-TAESD = "madebyollin/taesd"
-TAESD_FILE = "diffusion_pytorch_model.safetensors"
-
-log = logging.getLogger(__name__)
 
 
 @register
@@ -73,6 +66,10 @@ class Tokenizer(Freezable):
                 output |= decode(self.decoder, latent, quantized, self.latent_mix)
             return output
 
+    def look_up(self, code: Tensor) -> Tensor:
+        """Return the code vectors (b c h w) of codes (b h w) int64, or (b g h w): the `quantized` they came with."""
+        return self.quantizer.look_up(code)
+
 
 def decode(decoder: nn.Module, latent: Tensor, quantized: Tensor, latent_mix: float) -> dict[str, Tensor]:
     """Return mixed (b c h w), the blend of latent and quantized, and its reconstruction (b 3 h w).
@@ -119,14 +116,15 @@ class ImageEncoder(nn.Module):
     """Encode an image to latents of a sixteenth of its size: halve it, then most of TAESD, a norm and a convolution.
 
     Zhao et al. (VQ-VFM-OCL, GDR, MSF); TAESD is madebyollin's distilled autoencoder of Stable Diffusion, here the
-    first 14 layers of its encoder. Its range conversion x -> (x + 1) / 2 is kept although images are
-    ImageNet-normalised, as in the reference.
+    first 14 layers of its encoder.
 
     Args:
         dim: channels of the latents.
         width: channels in between; TAESD has 64.
         pretrained: start from TAESD's weights.
         weights: local file of them (diffusers format); None asks the hub and its cache.
+        published_range: convert pixels as the reference does, see `PixelRange`; False gives TAESD the values that it
+            was trained on.
 
     Raises:
         WeightsError: TAESD's weights cannot be had, or `width` is not theirs.
@@ -134,9 +132,17 @@ class ImageEncoder(nn.Module):
 
     input_dim = 3
 
-    def __init__(self, dim: int, width: int = 64, pretrained: bool = True, weights: str | None = None):
+    def __init__(
+        self,
+        dim: int,
+        width: int = 64,
+        pretrained: bool = True,
+        weights: str | None = None,
+        published_range: bool = False,
+    ):
         super().__init__()
         self.dim = dim
+        self.pixel_range = PixelRange(published_range)
         self.taesd = taesd_layers("encoder", range(14), width, pretrained, weights)
         self.norm = nn.GroupNorm(1, width)
         self.to_latent = nn.Conv2d(width, dim, 1)
@@ -146,7 +152,7 @@ class ImageEncoder(nn.Module):
         require_shape("image", image, (None, self.input_dim, None, None))
         # Frozen leading layers cost no graph: neither their weights nor the image ask for gradient.
         hidden = functional.interpolate(image, scale_factor=0.5, mode="bicubic", align_corners=False)
-        hidden = run_layers(self.taesd, (hidden + 1) / 2)
+        hidden = run_layers(self.taesd, self.pixel_range(hidden))
         return self.to_latent(self.norm(hidden))
 
 
@@ -154,28 +160,33 @@ class ImageEncoder(nn.Module):
 class PlainImageDecoder(nn.Module):
     """Decode latents to an image of 8 times their size: a 1x1 convolution, a norm, then TAESD's layers 2 to 18.
 
-    Zhao et al. (VQ-VFM-OCL, GDR, MSF). The range conversion y -> 2 y - 1 is kept as in `ImageEncoder`.
+    Zhao et al. (VQ-VFM-OCL, GDR, MSF).
 
     Args:
-        dim: channels of the latents.
-        width: channels in between; TAESD has 64.
-        pretrained: start from TAESD's weights.
-        weights: local file of them (diffusers format); None asks the hub and its cache.
+        dim, width, pretrained, weights, published_range: see `ImageEncoder`.
 
     Raises:
         WeightsError: TAESD's weights cannot be had, or `width` is not theirs.
     """
 
-    def __init__(self, dim: int, width: int = 64, pretrained: bool = True, weights: str | None = None):
+    def __init__(
+        self,
+        dim: int,
+        width: int = 64,
+        pretrained: bool = True,
+        weights: str | None = None,
+        published_range: bool = False,
+    ):
         super().__init__()
         self.dim = dim
+        self.pixel_range = PixelRange(published_range)
         self.from_latent = nn.Conv2d(dim, width, 1)
         self.norm = nn.GroupNorm(1, width)
         self.taesd = taesd_layers("decoder", range(2, 19), width, pretrained, weights)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Map latents (b c h w) to images (b 3 8h 8w), ImageNet-normalised like the images it learns from."""
-        return 2 * run_layers(self.taesd, self.norm(self.from_latent(latent))) - 1
+        return self.pixel_range.invert(run_layers(self.taesd, self.norm(self.from_latent(latent))))
 
 
 @register
@@ -183,25 +194,28 @@ class ImageDecoder(nn.Module):
     """Decode latents to an image of 8 times their size: 1x1 convolutions, a pixel shuffle, then most of TAESD.
 
     Zhao et al., 2025 (VQ-VFM-OCL); TAESD is madebyollin's distilled decoder of Stable Diffusion, here its layers 2
-    to 18 but for the first upsampling. Its range conversion y -> 2 y - 1 is kept although images are
-    ImageNet-normalised, as in the reference.
+    to 18 but for the first upsampling.
 
     Args:
-        dim: channels of the latents.
         hidden_dim: channels before the pixel shuffle.
-        width: channels after it; TAESD has 64.
-        pretrained: start from TAESD's weights.
-        weights: local file of them (diffusers format); None asks the hub and its cache.
+        dim, width, pretrained, weights, published_range: see `ImageEncoder`.
 
     Raises:
         WeightsError: TAESD's weights cannot be had, or `width` is not theirs.
     """
 
     def __init__(
-        self, dim: int, hidden_dim: int = 256, width: int = 64, pretrained: bool = True, weights: str | None = None
+        self,
+        dim: int,
+        hidden_dim: int = 256,
+        width: int = 64,
+        pretrained: bool = True,
+        weights: str | None = None,
+        published_range: bool = False,
     ):
         super().__init__()
         self.dim = dim
+        self.pixel_range = PixelRange(published_range)
         self.from_latent = nn.Conv2d(dim, hidden_dim, 1)
         self.upscale = nn.Sequential(
             nn.Conv2d(hidden_dim, hidden_dim, 1),
@@ -220,56 +234,12 @@ class ImageDecoder(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         """Map latents (b c h w) to images (b 3 8h 8w), ImageNet-normalised like the images it learns from."""
         hidden = self.activation(self.norm(self.upscale(self.from_latent(latent))))
-        return 2 * run_layers(self.taesd, hidden) - 1
+        return self.pixel_range.invert(run_layers(self.taesd, hidden))
 
 
 def run_layers(layers: nn.ModuleDict, hidden: Tensor) -> Tensor:
     """Apply layers one after the other; in a `ModuleDict` they keep their authors' numbers though some are left out."""
+    hidden = hidden.contiguous(memory_format=torch.channels_last)  # a convolution takes two thirds of the time
     for layer in layers.values():
         hidden = layer(hidden)
-    return hidden
-
-
-def taesd_layers(
-    side: str, indices: Iterable[int], width: int, pretrained: bool, weights: str | None = None
-) -> nn.ModuleDict:
-    """Return layers of TAESD's encoder or decoder under their authors' numbers.
-
-    Args:
-        side: "encoder" or "decoder".
-        indices: the layers to keep; the encoder has 15, the decoder 19.
-        width: their channels; TAESD has 64.
-        pretrained: load TAESD's weights.
-        weights: local file of them (diffusers format); None asks the hub and its cache.
-
-    Raises:
-        ValueError: weights are given but not to be loaded.
-        WeightsError: the weights cannot be had or have another width.
-    """
-    from diffusers import AutoencoderTiny  # takes seconds to import
-
-    if weights is not None and not pretrained:
-        raise ValueError(f"weights {weights!r} are given but pretrained is False")
-    widths = (width,) * 4
-    network = AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths)
-    layers = getattr(network, side).layers
-    kept = nn.ModuleDict({str(index): layers[index] for index in indices})
-    if pretrained:
-        mark(kept, _load_taesd(layers, side, width, weights))
-    else:
-        log.warning("image %s starts from random weights", side)
-    return kept
-
-
-def _load_taesd(layers: nn.Module, side: str, width: int, weights: str | None) -> Path:
-    """Fill all layers of one side from a local file or the hub, and return that file; for errors see `taesd_layers`."""
-    source = weights if weights is not None else find_on_hub(TAESD, [TAESD_FILE], f"the image {side} (TAESD)")
-    prefix = f"{side}.layers."
-    read = read_file(source)
-    # The reference loads them in half precision; rounding keeps a start from the same numbers.
-    state = {key.removeprefix(prefix): value.half().float() for key, value in read.items() if key.startswith(prefix)}
-    try:
-        layers.load_state_dict(state)
-    except RuntimeError as error:
-        raise WeightsError(f"{source} does not fit a TAESD {side} of width {width}: {error}") from error
-    return read.file
+    return hidden.contiguous()

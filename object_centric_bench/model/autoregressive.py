@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from object_centric_bench.model.attention import attend
 from object_centric_bench.model.position import LearnedPosition
-from object_centric_bench.model.sizes import require_shape
+from object_centric_bench.model.sizes import require_heads, require_shape
 from object_centric_bench.registry import register
 
 
@@ -24,25 +25,30 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
         """Attend from tokens (b n d) to a context (b s d), or without one causally to the tokens up to each."""
+        query, key, value = self.project(tokens, context)
+        return self.mix(query, key, value, causal=context is None)
+
+    def with_weights(self, tokens: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`; also return the weights of the context (b n s) float, mean over heads, sums to 1 over s."""
+        query, key, value = self.project(tokens, context)
+        logits = torch.einsum("bmnd, bmsd -> bmns", query * query.shape[-1] ** -0.5, key)
+        weights = logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)).mean(dim=1)
+        return self.mix(query, key, value), weights
+
+    def project(self, tokens: Tensor, context: Tensor | None) -> list[Tensor]:
+        """Return query of tokens (b n d), key and value of a context (b s d) or the tokens too, by head (b m n d)."""
         if context is None:
-            query, key, value = self.to_qkv(tokens).chunk(3, dim=-1)
+            parts = self.to_qkv(tokens).chunk(3, dim=-1)
         else:
             dim = tokens.shape[-1]
             query = functional.linear(tokens, self.to_qkv.weight[:dim])
-            key, value = functional.linear(context, self.to_qkv.weight[dim:]).chunk(2, dim=-1)
-        query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
-        mixed = functional.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout if self.training else 0.0, is_causal=context is None
-        )
-        return self.to_out(mixed.transpose(1, 2).flatten(2))
+            parts = query, *functional.linear(context, self.to_qkv.weight[dim:]).chunk(2, dim=-1)
+        return [part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts]
 
-    def weights(self, tokens: Tensor, context: Tensor) -> Tensor:
-        """Return how much tokens (b n d) attend to a context (b s d): (b n s) float, mean over heads, sums to 1."""
-        to_query, to_key, _ = self.to_qkv.weight.chunk(3)
-        query = functional.linear(tokens, to_query).unflatten(-1, (self.num_heads, -1))  # b n h d/h
-        key = functional.linear(context, to_key).unflatten(-1, (self.num_heads, -1))
-        logits = torch.einsum("bnhd, bshd -> bhns", query * query.shape[-1] ** -0.5, key)
-        return logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32)).mean(dim=1)
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, causal: bool = False) -> Tensor:
+        """Let queries take from values what their keys tell (b m n d), and join the heads (b n d)."""
+        mixed = attend(query, key, value, causal=causal, dropout=self.dropout if self.training else 0.0)
+        return self.to_out(mixed.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -55,6 +61,8 @@ class Block(nn.Module):
         bias: of norms and MLP.
         activation: of the MLP, "gelu" (exact) or "relu".
     """
+
+    compiled_methods = ("forward", "with_mask")  # where blocks are compiled one by one
 
     def __init__(
         self,
@@ -79,15 +87,22 @@ class Block(nn.Module):
 
     def forward(self, tokens: Tensor, slots: Tensor) -> Tensor:
         """Update tokens (b n d) from the ones before them and from slots (b s d)."""
-        return self.read_slots(self.look_back(tokens), slots)
+        tokens = self.look_back(tokens)
+        return self.add(tokens, self.cross_attention(self.norm_cross(tokens), slots))
+
+    def with_mask(self, tokens: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`; also return the attention to the slots: (b n s) float, mean over heads, sums to 1 over s."""
+        tokens = self.look_back(tokens)
+        read, mask = self.cross_attention.with_weights(self.norm_cross(tokens), slots)
+        return self.add(tokens, read), mask
 
     def look_back(self, tokens: Tensor) -> Tensor:
         """Update tokens (b n d) from the ones before them."""
         return tokens + self.dropout(self.self_attention(self.norm_self(tokens)))
 
-    def read_slots(self, tokens: Tensor, slots: Tensor) -> Tensor:
-        """Update tokens (b n d) from slots (b s d)."""
-        tokens = tokens + self.dropout(self.cross_attention(self.norm_cross(tokens), slots))
+    def add(self, tokens: Tensor, read: Tensor) -> Tensor:
+        """Update tokens (b n d) by what they read from the slots (b n d) and by the MLP."""
+        tokens = tokens + self.dropout(read)
         hidden = self.dropout(self.activation(self.mlp_in(self.norm_mlp(tokens))))
         return tokens + self.dropout(self.mlp_out(hidden))
 
@@ -107,9 +122,7 @@ def decode_with_mask(layers: Iterable[Block], tokens: Tensor, slots: Tensor) -> 
     *layers, last = layers
     for layer in layers:
         tokens = layer(tokens, slots)
-    tokens = last.look_back(tokens)
-    mask = last.cross_attention.weights(last.norm_cross(tokens), slots)
-    return last.read_slots(tokens, slots), mask
+    return last.with_mask(tokens, slots)
 
 
 @register
@@ -126,6 +139,11 @@ class AutoregressiveTransformer(nn.Module):
         num_layers, num_heads, dropout: of the transformer.
         hidden_dim: of its MLPs; None means `4 * dim`.
         position: embeds the places; None = vectors that start at random, as in the reference.
+        token_dropout: probability, in training, of reading zeros in place of a code vector, so that slots are needed;
+            1 reads none. Bowman et al., CoNLL 2016 (word dropout). The reference has none.
+
+    Raises:
+        ValueError: `dim` is no multiple of `num_heads`, or `token_dropout` is no probability.
     """
 
     def __init__(
@@ -138,10 +156,13 @@ class AutoregressiveTransformer(nn.Module):
         hidden_dim: int | None = None,
         dropout: float = 0.0,
         position: nn.Module | None = None,
+        token_dropout: float = 0.0,
     ):
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"dim {dim} is no multiple of num_heads {num_heads}")
+        require_heads(dim, num_heads)
+        if not 0 <= token_dropout <= 1:
+            raise ValueError(f"token_dropout is a probability, got {token_dropout}")
+        self.token_dropout = token_dropout
         self.grid, self.dim, self.num_codes = list(grid), dim, num_codes
         self.start = nn.Parameter(torch.randn(1, 1, dim) * dim**-0.5)
         self.position = LearnedPosition(grid[0] * grid[1], dim) if position is None else position
@@ -166,9 +187,16 @@ class AutoregressiveTransformer(nn.Module):
         """
         require_shape("quantized", quantized, (None, self.dim, *self.grid))
         require_shape("slots", slots, (quantized.shape[0], None, self.dim))
-        tokens = quantized.flatten(2).transpose(1, 2)  # b n d
+        tokens = self.drop_tokens(quantized.flatten(2).transpose(1, 2))  # b n d
         start = self.start.expand(len(tokens), -1, -1)
         tokens = self.norm(self.position(torch.cat([start, tokens[:, :-1]], dim=1)))
         for layer in self.layers:
             tokens = layer(tokens, slots)
         return self.head(tokens).transpose(1, 2).unflatten(2, self.grid)
+
+    def drop_tokens(self, tokens: Tensor) -> Tensor:
+        """Put zeros in place of some tokens (b n d), drawn one by one, in training."""
+        if not self.training or self.token_dropout == 0:
+            return tokens
+        kept = torch.rand(tokens.shape[:2], device=tokens.device) >= self.token_dropout
+        return tokens * kept[:, :, None]

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from object_centric_bench.model.library import require_library
 from object_centric_bench.model.sizes import require_shape
+from object_centric_bench.model.unet import quicken
 from object_centric_bench.registry import register
 
 NORM_GROUPS = 32  # of every group norm in the UNet
@@ -35,6 +37,8 @@ class DiffusionDecoder(nn.Module):
     Raises:
         ValueError: a width that group norm or attention cannot divide, no step, or variances that make no sense.
     """
+
+    compiled_parts = ("unet",)  # steps and noise are drawn outside
 
     def __init__(
         self,
@@ -121,10 +125,11 @@ def build_unet(
     faults += [f"width {width} is no multiple of num_heads {num_heads}" for width in attended if width % num_heads]
     if faults:
         raise ValueError("; ".join(faults))
+    require_library("diffusers")
     from diffusers import UNet2DConditionModel  # takes seconds to import
 
     deeper = len(widths) - 1
-    return UNet2DConditionModel(
+    unet = UNet2DConditionModel(
         in_channels=latent_dim,
         out_channels=latent_dim,
         down_block_types=["DownBlock2D", *["CrossAttnDownBlock2D"] * deeper],
@@ -138,3 +143,4 @@ def build_unet(
         norm_num_groups=NORM_GROUPS,
         dropout=dropout,
     )
+    return quicken(unet)

@@ -2,9 +2,8 @@
 
 from torch import Tensor, nn
 
+from object_centric_bench.model.assembly import assemble, fit_reconstruction
 from object_centric_bench.model.backbone import extract
-from object_centric_bench.model.mlp import zero_biases
-from object_centric_bench.model.sizes import require_equal
 from object_centric_bench.model.slot_attention import group
 from object_centric_bench.registry import register
 
@@ -33,20 +32,8 @@ class DINOSAUR(nn.Module):
         decoder: nn.Module,
     ):
         super().__init__()
-        require_equal(
-            ("backbone's dim", backbone.dim, "projection's input width", projection.input_dim),
-            ("projection's output width", projection.dim, "slot_attention's input_dim", slot_attention.input_dim),
-            ("initializer's dim", initializer.dim, "slot_attention's dim", slot_attention.dim),
-            ("slot_attention's dim", slot_attention.dim, "decoder's slot width", decoder.dim),
-            ("backbone's grid", backbone.grid, "decoder's grid", decoder.grid),
-            ("backbone's dim", backbone.dim, "decoder's output width", decoder.output_dim),
-        )
-        self.backbone = backbone
-        self.projection = projection
-        self.initializer = initializer
-        self.slot_attention = slot_attention
-        self.decoder = decoder
-        zero_biases(projection)
+        parts = backbone, projection, initializer, slot_attention, decoder
+        assemble(self, *parts, fit=[fit_reconstruction(backbone, decoder)])
 
     def forward(self, image: Tensor | None = None, feature: Tensor | None = None) -> dict[str, Tensor]:
         """Find objects and reconstruct features from them.

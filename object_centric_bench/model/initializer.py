@@ -103,16 +103,33 @@ class BoxMLP(nn.Module):
     """Slots from boxes of the first frame (Kipf et al., ICLR 2022, conditional SAVi).
 
     An empty box is four zeros; two of them give two equal slots, which stay equal in eval mode.
+
+    Args:
+        dim: width of the slots.
+        hidden_dim: of the MLP; None means `dim`.
+        keep_empty: let slots of empty boxes take part, too, as the published runs do, where they waste places of an
+            image; False keeps them out of slot attention and out of what mixture decoders blend. Other slots and
+            transformer decoders still see them.
     """
 
     needs_box = True  # is called with boxes; every other initializer with a batch size
 
-    def __init__(self, dim: int, hidden_dim: int | None = None):
+    def __init__(self, dim: int, hidden_dim: int | None = None, keep_empty: bool = False):
         super().__init__()
-        self.dim = dim
+        self.dim, self.keep_empty = dim, keep_empty
         self.mlp = MLP([4, hidden_dim or dim, dim])
 
     def forward(self, box: Tensor) -> Tensor:
         """Map boxes (b s 4) float, left, top, right, bottom in 0..1, to slots (b s d) float."""
         require_shape("box", box, (None, None, 4))
         return self.mlp(box)
+
+    def valid(self, box: Tensor) -> Tensor | None:
+        """Return which slots (b s) bool of boxes (b s 4) take part: none of empty boxes, but all if all are empty.
+
+        None stands for all of all samples.
+        """
+        if self.keep_empty:
+            return None
+        filled = box.any(dim=2)
+        return filled | ~filled.any(dim=1, keepdim=True)

@@ -2,11 +2,11 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from object_centric_bench.model.attention import attend
 from object_centric_bench.model.mlp import MLP
 from object_centric_bench.model.position import LearnedPosition
-from object_centric_bench.model.sizes import require_shape
+from object_centric_bench.model.sizes import require_heads, require_shape
 from object_centric_bench.model.slot_attention import share_among_slots
 from object_centric_bench.registry import register
 
@@ -30,8 +30,7 @@ class PreNormBlock(nn.Module):
 
     def __init__(self, dim: int, num_heads: int = 4, hidden_dim: int | None = None, published_scale: bool = False):
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"dim {dim} is no multiple of num_heads {num_heads}")
+        require_heads(dim, num_heads)
         self.dim, self.num_heads = dim, num_heads
         self.scale = (dim // num_heads) ** (0.5 if published_scale else -0.5)
         self.norm_attention = nn.LayerNorm(dim)
@@ -52,8 +51,8 @@ class PreNormBlock(nn.Module):
     def attend(self, tokens: Tensor, context: Tensor) -> Tensor:
         """Return what tokens (b n d) take from a context (b s d) by attention in several heads."""
         parts = self.to_query(tokens), self.to_key(context), self.to_value(context)
-        query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)  # b m n d
-        mixed = functional.scaled_dot_product_attention(query, key, value, scale=self.scale)
+        query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)  # b m n d/m
+        mixed = attend(query, key, value, scale=self.scale)
         return self.to_out(mixed.transpose(1, 2).flatten(2))
 
 

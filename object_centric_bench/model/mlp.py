@@ -1,7 +1,8 @@
-"""Multi-layer perceptron, and the rule that some parts start with zero biases."""
+"""Multi-layer perceptron, and the rules by which some parts start."""
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from object_centric_bench.registry import register
@@ -49,3 +50,22 @@ def zero_biases(module: nn.Module) -> None:
             for name, parameter in part.named_parameters(recurse=False):
                 if name.startswith("bias"):
                     nn.init.zeros_(parameter)
+
+
+@torch.no_grad()
+def start_by_xavier(module: nn.Module) -> None:
+    """Draw the weights of all linear and GRU layers anew as in SPOT's code, with zero biases.
+
+    Linear layers and what a GRU makes of its input start by Xavier's rule (Glorot and Bengio, AISTATS 2010), an MLP's
+    layers before a ReLU by Kaiming's (He et al., ICCV 2015), and what a GRU makes of its state is orthogonal.
+    """
+    zero_biases(module)
+    for part in reversed(list(module.modules())):  # an MLP comes after its layers, so its rule holds for them
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+        elif isinstance(part, nn.GRUCell):
+            nn.init.xavier_uniform_(part.weight_ih)
+            nn.init.orthogonal_(part.weight_hh)
+        elif isinstance(part, MLP) and isinstance(part.activation, nn.ReLU):
+            for layer in part.layers[:-1]:
+                nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")

@@ -115,9 +115,13 @@ class MultiScaleTokenizer(OneLogitScale, Freezable):
         """
         own_code, own_quantized = self.quantizers[scale](encoded[scale], sample)
         fused, shared_code = self.fuse(encoded, scale, sample)
-        shared_quantized = functional.embedding(shared_code, self.shared.codes()).movedim(-1, 1)
         code = torch.stack([shared_code, own_code], dim=1)
-        return (fused + encoded[scale]) / 2, code, (shared_quantized + own_quantized) / 2
+        return (fused + encoded[scale]) / 2, code, (self.shared.look_up(shared_code) + own_quantized) / 2
+
+    def look_up(self, code: Tensor) -> Tensor:
+        """Return the code vectors (b c h w) of codes (b 2 h w) int64 of the finest scale."""
+        shared, own = code.unbind(1)
+        return (self.shared.look_up(shared) + self.quantizers[0].look_up(own)) / 2
 
     def fuse(self, encoded: list[Tensor], scale: int, sample: bool) -> tuple[Tensor, Tensor]:
         """Choose, place by place, the scale that the shared codebook is surest of; the first of equally sure ones.
@@ -133,7 +137,6 @@ class MultiScaleTokenizer(OneLogitScale, Freezable):
         """
         codes = self.shared.codes().detach()
         logit_scale = self.logit_scale if sample else 0.0
-        fused = code = surest = None
         for source, latent in enumerate(encoded):
             candidate = regrid(latent, encoded[scale])
             places = candidate.detach().movedim(1, -1)  # b h w c

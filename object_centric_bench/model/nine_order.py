@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from object_centric_bench.model.autoregressive import AutoregressiveTransformer, Block, decode_with_mask
 from object_centric_bench.model.mlp import zero_biases
 from object_centric_bench.model.permutation import NUM_ORDERS, PatchOrders, shift
-from object_centric_bench.model.sizes import require_shape
+from object_centric_bench.model.sizes import require_heads, require_shape
 from object_centric_bench.registry import register
 
 
@@ -32,10 +32,14 @@ class SPOTDecoder(nn.Module):
         final_norm: norm the output.
         train_order, eval_order: "standard", "random" or "all"; see `PatchOrders`.
         position: embeds the places; None for nothing.
+        xavier: draw the first weights as the paper's code does, see `initialize`, and start vectors of deviation 0.02;
+            False as `AutoregressiveTransformer`, with dim ** -0.5.
 
     Raises:
         ValueError: `dim` is no multiple of `num_heads`, there is no layer, or a mode or activation is unknown.
     """
+
+    compiled_parts = ("layers",)  # which know nothing of the order that is drawn
 
     def __init__(
         self,
@@ -52,17 +56,16 @@ class SPOTDecoder(nn.Module):
         train_order: str = "random",
         eval_order: str = "standard",
         position: nn.Module | None = None,
+        xavier: bool = True,
     ):
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"dim {dim} is no multiple of num_heads {num_heads}")
-        if num_layers < 1:
-            raise ValueError(f"num_layers is at least 1, got {num_layers}")
+        require_heads(dim, num_heads)
+        require_layers(num_layers)
         if activation not in ("relu", "gelu"):
             raise ValueError(f"activation is 'relu' or 'gelu', got {activation!r}")
         self.grid, self.dim, self.output_dim = list(grid), slot_dim, dim
         self.orders = PatchOrders(grid, train_order, eval_order)
-        self.start = nn.Parameter(0.02 * torch.randn(NUM_ORDERS, dim))
+        self.start = nn.Parameter((0.02 if xavier else dim**-0.5) * torch.randn(NUM_ORDERS, dim))
         self.to_token = nn.Linear(dim, dim, bias=False)
         self.norm_token = nn.LayerNorm(dim)
         self.to_memory = nn.Linear(slot_dim, dim, bias=False)
@@ -74,7 +77,8 @@ class SPOTDecoder(nn.Module):
             for index in range(num_layers)
         )
         self.final_norm = nn.LayerNorm(dim, bias=bias) if final_norm else nn.Identity()
-        self.initialize()
+        if xavier:
+            self.initialize()
 
     @torch.no_grad()
     def initialize(self) -> None:
@@ -126,9 +130,15 @@ class NineOrderTransformer(AutoregressiveTransformer):
     A step gets the position of the place that it predicts. In the standard order it is its base class to the bit.
 
     Args:
-        grid, dim, num_codes, num_layers, num_heads, hidden_dim, dropout, position: see `AutoregressiveTransformer`.
+        grid, dim, num_codes, num_layers, num_heads, hidden_dim, dropout, position, token_dropout: see
+            `AutoregressiveTransformer`.
         train_order, eval_order: "standard", "random" or "all"; see `PatchOrders`.
+
+    Raises:
+        ValueError: `dim` is no multiple of `num_heads`, there is no layer, or a mode is unknown.
     """
+
+    compiled_parts = ("layers",)  # which know nothing of the order that is drawn
 
     def __init__(
         self,
@@ -142,12 +152,16 @@ class NineOrderTransformer(AutoregressiveTransformer):
         position: nn.Module | None = None,
         train_order: str = "random",
         eval_order: str = "standard",
+        token_dropout: float = 0.0,
     ):
-        super().__init__(grid, dim, num_codes, num_layers, num_heads, hidden_dim, dropout, position)
+        require_layers(num_layers)
+        super().__init__(grid, dim, num_codes, num_layers, num_heads, hidden_dim, dropout, position, token_dropout)
         self.orders = PatchOrders(grid, train_order, eval_order)
         self.start = nn.Parameter(torch.randn(NUM_ORDERS, dim) * dim**-0.5)
 
-    def forward(self, quantized: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(  # type: ignore[override]  # gives the mask as well
+        self, quantized: Tensor, slots: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Predict codes.
 
         Args:
@@ -169,7 +183,14 @@ class NineOrderTransformer(AutoregressiveTransformer):
             tokens, mask = decode_with_mask(self.layers, self.norm(tokens), slots)
             return self.head(tokens), mask
 
-        return to_maps(self.orders.decode(quantized.flatten(2).transpose(1, 2), decode_one), self.grid)
+        tokens = self.drop_tokens(quantized.flatten(2).transpose(1, 2))
+        return to_maps(self.orders.decode(tokens, decode_one), self.grid)
+
+
+def require_layers(num_layers: int) -> None:
+    """Raise `ValueError` if there is no layer, whose attention to the slots gives the mask."""
+    if num_layers < 1:
+        raise ValueError(f"num_layers is at least 1, got {num_layers}")
 
 
 def add_position(tokens: Tensor, position: nn.Module, orders: PatchOrders, index: int) -> Tensor:
@@ -179,6 +200,7 @@ def add_position(tokens: Tensor, position: nn.Module, orders: PatchOrders, index
     return orders.arrange(position(orders.restore(tokens, index)), index)
 
 
-def to_maps(tokens: list[Tensor], grid: list[int]) -> tuple[Tensor, ...]:
-    """Return tensors (b n c) as maps (b c h w)."""
-    return tuple(part.transpose(1, 2).unflatten(2, grid) for part in tokens)
+def to_maps(tokens: list[Tensor], grid: list[int]) -> tuple[Tensor, Tensor]:
+    """Return two tensors (b n c) as maps (b c h w)."""
+    first, second = (part.transpose(1, 2).unflatten(2, grid) for part in tokens)
+    return first, second

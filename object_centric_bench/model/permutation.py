@@ -94,10 +94,10 @@ class PatchOrders(nn.Module):
             those tensors, in place, means over the orders.
         """
         chosen = self.choose()
-        total = None
+        total: list[Tensor] = []
         for index in chosen:
             parts = [self.restore(part, index) for part in decode_one(self.arrange(tokens, index), index)]
-            total = parts if total is None else [old + new for old, new in zip(total, parts, strict=True)]
+            total = parts if not total else [old + new for old, new in zip(total, parts, strict=True)]
         return [part / len(chosen) for part in total] if len(chosen) > 1 else total
 
 

@@ -54,7 +54,8 @@ def layout_of(state: Mapping[str, Tensor]) -> Layout:
     """Return what a published checkpoint consists of."""
     is_tokenizer = not any(name.startswith((TOKENIZER, "m.aggregat.")) for name in state)
     prefix = PREFIX if is_tokenizer else TOKENIZER
-    forms, names = {}, {}
+    forms: dict[str, str] = {}
+    names: dict[str, str] = {}
     for module, (their, our, choices) in MODULES.items():
         if is_tokenizer and module == "decoder":  # `m.decode.` is the tokenizer's then
             continue
@@ -90,7 +91,8 @@ def _table(form: Form, own: list[str], side: int) -> dict[str, str]:
 
 def layout_of_model(model: nn.Module) -> Layout:
     """Return what a model of ours consists of."""
-    forms, names = {}, {}
+    forms: dict[str, str] = {}
+    names: dict[str, str] = {}
     for module, (their, our, choices) in MODULES.items():
         own = [name.removeprefix(our) for name in model.state_dict() if name.startswith(our)]
         for form, entry in choices.items():
@@ -208,7 +210,7 @@ def translate_alone(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if faults or layout.method == UNKNOWN:
         given = describe(layout.method, layout)
         raise WeightsError(f"this is a checkpoint of {given}; {len(faults)} names do not fit:\n{_listed(faults)}")
-    return {our: state[name] for name, our in pairs}
+    return {our: state[name] for name, our in pairs if our is not None}
 
 
 def _any_matches(pattern: str, candidates: Iterable[str]) -> bool:
@@ -276,8 +278,13 @@ def summary(tensors: Mapping[str, Tensor]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Convert a checkpoint published by the authors of VVO or MultiScaleFusion to our names, as safetensors."""
-    parser = argparse.ArgumentParser(prog="python -m object_centric_bench.model.published", description=main.__doc__)
+    """Convert a checkpoint published by the authors of VVO or MultiScaleFusion to our names: safetensors."""
+    parser = argparse.ArgumentParser(
+        prog="python -m object_centric_bench.model.published",
+        description="Convert a checkpoint published by the authors of VVO or MultiScaleFusion to safetensors.",
+        epilog="example:\n  python -m object_centric_bench.model.published downloaded/best.pth vvo_tfd.safetensors",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("source", metavar="IN.pth", type=Path, help="the published file")
     parser.add_argument("target", metavar="OUT.safetensors", type=Path, help="the file to write")
     parser.add_argument("--force", action="store_true", help="replace an existing OUT.safetensors")

@@ -1,11 +1,12 @@
 """What methods share whose slots predict the codes of a tokenizer that was trained before."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
+from object_centric_bench.model.assembly import assemble
 from object_centric_bench.model.backbone import extract
 from object_centric_bench.model.freezing import no_grad_if_frozen
-from object_centric_bench.model.mlp import zero_biases
-from object_centric_bench.model.sizes import require_equal
 from object_centric_bench.model.slot_attention import group
 
 
@@ -21,9 +22,14 @@ class SecondStage(nn.Module):
         decoder: from slots; what it gives is the method's.
         sample_codes: draw the codes in training, at the quantizer's `logit_scale`, instead of taking the nearest.
 
+    Attributes:
+        tokenizes_images: the tokenizer takes images, not features.
+
     Raises:
         ValueError: widths or grids of parts that meet differ.
     """
+
+    tokenizes_images: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -36,31 +42,28 @@ class SecondStage(nn.Module):
         sample_codes: bool = True,
     ):
         super().__init__()
-        require_equal(
-            ("backbone's dim", backbone.dim, "projection's input width", projection.input_dim),
-            ("projection's output width", projection.dim, "slot_attention's input_dim", slot_attention.input_dim),
-            ("initializer's dim", initializer.dim, "slot_attention's dim", slot_attention.dim),
-            ("slot_attention's dim", slot_attention.dim, "decoder's slot width", decoder.dim),
-            ("backbone's grid", backbone.grid, "decoder's grid", decoder.grid),
-            *self.fit(backbone, tokenizer, decoder),
-        )
-        self.backbone = backbone
-        self.projection = projection
-        self.initializer = initializer
-        self.slot_attention = slot_attention
-        self.tokenizer = tokenizer.requires_grad_(False).eval()
-        self.decoder = decoder
+        parts = backbone, projection, initializer, slot_attention, decoder
+        fit = self.fit(backbone, tokenizer, decoder)
+        assemble(self, *parts, fit, tokenizer=tokenizer.requires_grad_(False).eval())
         self.sample_codes = sample_codes
-        zero_biases(projection)
 
     @staticmethod
     def fit(backbone: nn.Module, tokenizer: nn.Module, decoder: nn.Module) -> list[tuple]:
         """Return the sizes that this method's tokenizer and decoder must share, as `require_equal` takes them."""
         raise TypeError("SecondStage is no method by itself: build one of its subclasses")
 
-    def tokenize(self, given: Tensor) -> dict[str, Tensor]:
-        """Return the tokenizer's output for features (b c h w) or images (b 3 h w)."""
-        return self.tokenizer(given, sample=self.training and self.sample_codes)
+    def tokenize(self, given: Tensor | None, code: Tensor | None = None) -> dict[str, Tensor]:
+        """Return code (b h w) and quantized (b c h w) of features or images (b c h w), or of codes known already.
+
+        Raises:
+            ValueError: neither is given.
+        """
+        if code is not None:
+            return {"code": code, "quantized": self.tokenizer.look_up(code)}
+        if given is None:
+            raise ValueError(f"{type(self).__name__} tokenizes images: neither image nor code is given")
+        found = self.tokenizer(given, sample=self.training and self.sample_codes)
+        return {"code": found["code"], "quantized": found["quantized"]}
 
     def encode(self, given: Tensor) -> Tensor:
         """Return the tokenizer's latents (b c h w) of features or images, without looking for their codes."""

@@ -20,6 +20,12 @@ def require_equal(*pairs: tuple[str, object, str, object]) -> None:
         raise ValueError("; ".join(faults))
 
 
+def require_heads(dim: int, num_heads: int) -> None:
+    """Raise `ValueError` if a width does not divide into heads of attention."""
+    if dim % num_heads:
+        raise ValueError(f"dim {dim} is no multiple of num_heads {num_heads}")
+
+
 def require_shape(name: str, tensor: Tensor, shape: Sequence[int | None]) -> None:
     """Compare a tensor's shape; None stands for any size.
 

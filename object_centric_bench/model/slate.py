@@ -15,17 +15,22 @@ class SLATE(SecondStage):
     instead of embedded codes, and the tokenizer is trained before and frozen instead of trained along.
     """
 
+    tokenizes_images = True
+
     @staticmethod
     def fit(backbone: nn.Module, tokenizer: nn.Module, decoder: nn.Module) -> list[tuple]:
         """Images are tokenized, code vectors are the decoder's tokens, codes its classes."""
         return [*fit_image(tokenizer), *fit_codes(tokenizer, decoder)]
 
-    def forward(self, image: Tensor, feature: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, image: Tensor | None = None, feature: Tensor | None = None, code: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Find objects and predict codes from them.
 
         Args:
             image: (b 3 h w) float, ImageNet-normalised.
             feature: (b c h w) float, the backbone's output where it is known already.
+            code: (b h w) int64, the tokenizer's nearest where they are known already.
 
         Returns:
             feature: (b c h w) float.
@@ -36,6 +41,6 @@ class SLATE(SecondStage):
             logits: (b k h w) float, k being the sum of the classes of g codes.
         """
         output = self.find_slots(image, feature)
-        token = self.tokenize(image)
+        token = self.tokenize(image, code)
         logits = self.decoder(token["quantized"], output["slots"])
-        return {**output, "code": token["code"], "quantized": token["quantized"], "logits": logits}
+        return {**output, **token, "logits": logits}

@@ -29,6 +29,8 @@ class SlotAttention(nn.Module):
         activation: of the MLP, see `MLP`.
     """
 
+    compiled_methods = ("embed", "refine_with_logits")
+
     def __init__(
         self,
         dim: int,

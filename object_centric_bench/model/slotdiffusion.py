@@ -33,6 +33,8 @@ class SlotDiffusion(SecondStage):
         super().__init__(backbone, projection, initializer, slot_attention, tokenizer, decoder, sample_codes)
         self.continuous_target = continuous_target
 
+    tokenizes_images = True
+
     @staticmethod
     def fit(backbone: nn.Module, tokenizer: nn.Module, decoder: nn.Module) -> list[tuple]:
         """Images are tokenized; the decoder denoises vectors of the code width."""
@@ -40,33 +42,35 @@ class SlotDiffusion(SecondStage):
 
     def forward(
         self,
-        image: Tensor,
+        image: Tensor | None = None,
         feature: Tensor | None = None,
         timestep: Tensor | None = None,
         noise: Tensor | None = None,
+        code: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Find objects and predict noise from them.
 
         Args:
             image: (b 3 h w) float, ImageNet-normalised.
             feature: (b c h w) float, the backbone's output where it is known already.
+            code: (b h w) int64, the tokenizer's nearest where they are known already.
             timestep: (b) int64, how far to diffuse; drawn if not given.
-            noise: (b d h w) float, standard normal; drawn if not given.
+            noise: (b e h w) float, standard normal; drawn if not given.
 
         Returns:
             feature: (b c h w) float.
             code: (b h w) int64, or (b g h w) with g codes per place; not with `continuous_target`.
-            quantized: (b d h w) float, the code vectors; not with `continuous_target`.
+            quantized: (b e h w) float, the code vectors; not with `continuous_target`.
             slots: (b s d) float.
             attention: (b s h w) float, sums to 1 over s.
-            prediction: (b d h w) float, of the noise.
-            noise: (b d h w) float, target of the prediction.
+            prediction: (b e h w) float, of the noise.
+            noise: (b e h w) float, target of the prediction.
         """
         output = self.find_slots(image, feature)
         if self.continuous_target:
-            codes, target = {}, self.encode(image)
+            token, target = {}, self.encode(image)
         else:
-            token = self.tokenize(image)
-            codes, target = {"code": token["code"], "quantized": token["quantized"]}, token["quantized"]
+            token = self.tokenize(image, code)
+            target = token["quantized"]
         prediction, noise = self.decoder(target, output["slots"], timestep, noise)
-        return {**output, **codes, "prediction": prediction, "noise": noise}
+        return {**output, **token, "prediction": prediction, "noise": noise}

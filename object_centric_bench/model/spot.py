@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from object_centric_bench.model.assembly import assemble, fit_reconstruction
 from object_centric_bench.model.backbone import extract
-from object_centric_bench.model.mlp import zero_biases
-from object_centric_bench.model.sizes import require_equal
+from object_centric_bench.model.mlp import start_by_xavier
 from object_centric_bench.model.slot_attention import group
+from object_centric_bench.model.trunk import extract_both, share_blocks
 from object_centric_bench.registry import register
 
 
@@ -22,6 +23,8 @@ class SPOT(nn.Module):
         initializer: batch size to initial slots.
         slot_attention: tokens and initial slots to slots.
         decoder: features and slots to features and masks.
+        xavier: draw the first weights of projection and slot attention by the paper's rules, see
+            `mlp.start_by_xavier`; False as those of the other methods here.
 
     Raises:
         ValueError: widths or grids of parts that meet differ.
@@ -34,15 +37,13 @@ class SPOT(nn.Module):
         initializer: nn.Module,
         slot_attention: nn.Module,
         decoder: nn.Module,
+        xavier: bool = False,
     ):
         super().__init__()
-        require_fit(backbone, projection, initializer, slot_attention, decoder)
-        self.backbone = backbone
-        self.projection = projection
-        self.initializer = initializer
-        self.slot_attention = slot_attention
-        self.decoder = decoder
-        zero_biases(projection)
+        parts = backbone, projection, initializer, slot_attention, decoder
+        assemble(self, *parts, fit=[fit_reconstruction(backbone, decoder)])
+        if xavier:
+            start_by_xavier(nn.ModuleList([projection, slot_attention]))
 
     def forward(self, image: Tensor | None = None, feature: Tensor | None = None) -> dict[str, Tensor]:
         """Find objects and predict features from them.
@@ -80,10 +81,12 @@ class SPOTDistill(nn.Module):
 
     Args:
         teacher: the model of the first stage; frozen and always in eval mode.
-        backbone, projection, initializer, slot_attention, decoder: the student's, as in `SPOT`.
+        backbone, projection, initializer, slot_attention, decoder, xavier: the student's, as in `SPOT`.
+        shared_blocks: number of first blocks of a vision transformer that the student has in common with its teacher,
+            never trained and run once for both; 0 for none.
 
     Raises:
-        ValueError: widths or grids of parts that meet, or numbers of slots, differ.
+        ValueError: widths or grids of parts that meet, or numbers of slots, differ, or blocks cannot be shared.
     """
 
     def __init__(
@@ -94,20 +97,23 @@ class SPOTDistill(nn.Module):
         initializer: nn.Module,
         slot_attention: nn.Module,
         decoder: nn.Module,
+        xavier: bool = False,
+        shared_blocks: int = 0,
     ):
         super().__init__()
-        require_fit(backbone, projection, initializer, slot_attention, decoder)
-        slots = ("teacher's num_slots", teacher.initializer.num_slots, "initializer's num_slots", initializer.num_slots)
-        features = ("teacher's backbone's dim", teacher.backbone.dim, "backbone's dim", backbone.dim)
-        grids = ("teacher's backbone's grid", teacher.backbone.grid, "backbone's grid", backbone.grid)
-        require_equal(slots, features, grids)
+        taught = [
+            ("teacher's num_slots", teacher.initializer.num_slots, "initializer's num_slots", initializer.num_slots),
+            ("teacher's backbone's dim", teacher.backbone.dim, "backbone's dim", backbone.dim),
+            ("teacher's backbone's grid", teacher.backbone.grid, "backbone's grid", backbone.grid),
+        ]
+        if shared_blocks:
+            share_blocks(teacher.backbone, backbone, shared_blocks)
+        self.shared_blocks = shared_blocks
         self.teacher = teacher.requires_grad_(False)
-        self.backbone = backbone
-        self.projection = projection
-        self.initializer = initializer
-        self.slot_attention = slot_attention
-        self.decoder = decoder
-        zero_biases(projection)
+        parts = backbone, projection, initializer, slot_attention, decoder
+        assemble(self, *parts, fit=[fit_reconstruction(backbone, decoder), *taught])
+        if xavier:
+            start_by_xavier(nn.ModuleList([projection, slot_attention]))
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "SPOTDistill":
@@ -132,9 +138,13 @@ class SPOTDistill(nn.Module):
             reconstruction: (b c h w) float.
             teacher_mask: (b s h w) float, the teacher's `mask`, without gradient.
         """
+        if self.shared_blocks:
+            feature, own = extract_both(self.teacher.backbone, self.backbone, self.shared_blocks, image)
+        else:
+            feature, own = None, self.backbone(image)
         with torch.no_grad():
-            taught = self.teacher(image)
-        tokens = self.projection(self.backbone(image).flatten(2).transpose(1, 2))  # b n c
+            taught = self.teacher(image, feature)
+        tokens = self.projection(own.flatten(2).transpose(1, 2))  # b n c
         initial = self.initializer(len(image))
         key, value = self.slot_attention.embed(tokens)
         slots, attention, logits = self.slot_attention.refine_with_logits(initial, key, value)
@@ -148,17 +158,3 @@ class SPOTDistill(nn.Module):
             "reconstruction": reconstruction,
             "teacher_mask": taught["mask"],
         }
-
-
-def require_fit(
-    backbone: nn.Module, projection: nn.Module, initializer: nn.Module, slot_attention: nn.Module, decoder: nn.Module
-) -> None:
-    """Raise `ValueError` if widths or grids of parts that meet differ."""
-    require_equal(
-        ("backbone's dim", backbone.dim, "projection's input width", projection.input_dim),
-        ("projection's output width", projection.dim, "slot_attention's input_dim", slot_attention.input_dim),
-        ("initializer's dim", initializer.dim, "slot_attention's dim", slot_attention.dim),
-        ("slot_attention's dim", slot_attention.dim, "decoder's slot width", decoder.dim),
-        ("backbone's grid", backbone.grid, "decoder's grid", decoder.grid),
-        ("backbone's dim", backbone.dim, "decoder's output width", decoder.output_dim),
-    )

@@ -16,12 +16,20 @@ class STEVE(VideoSecondStage):
     may start from boxes, and the tokenizer is trained before and frozen instead of trained along.
     """
 
+    tokenizes_images = True
+
     @staticmethod
     def fit(backbone: nn.Module, tokenizer: nn.Module, decoder: nn.Module) -> list[tuple]:
         """Images are tokenized, code vectors are the decoder's tokens, codes its classes."""
         return [*fit_image(tokenizer), *fit_codes(tokenizer, decoder)]
 
-    def forward(self, video: Tensor, box: Tensor | None = None, feature: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        video: Tensor | None = None,
+        box: Tensor | None = None,
+        feature: Tensor | None = None,
+        code: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Follow objects and predict the codes of every frame from them.
 
         Args:
@@ -29,6 +37,7 @@ class STEVE(VideoSecondStage):
             box: (b t n 4) float, left, top, right, bottom in 0..1; a slot starts from each of the first frame's n.
                 Needed if the initializer takes boxes.
             feature: (b t c h w) float, the backbone's output where it is known already.
+            code: (b t h w) int64, the tokenizer's nearest where they are known already.
 
         Returns:
             feature: (b t c h w) float.
@@ -39,6 +48,6 @@ class STEVE(VideoSecondStage):
             logits: (b t k h w) float, k being the sum of the classes of g codes.
         """
         output = self.find_slots(video, box, feature)
-        token = per_frame(self.tokenize, video)
+        token = self.tokenize_frames(video, code)
         logits = per_frame(self.decoder, token["quantized"], output["slots"])
-        return {**output, "code": token["code"], "quantized": token["quantized"], "logits": logits}
+        return {**output, **token, "logits": logits}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from object_centric_bench.model.second_stage import SecondStage
-from object_centric_bench.model.sizes import require_equal, require_shape
+from object_centric_bench.model.sizes import require_equal, require_heads, require_shape
 from object_centric_bench.model.slot_attention import SlotAttention
 from object_centric_bench.registry import register
 
@@ -34,8 +34,7 @@ class SlotPredictor(nn.Module):
 
     def __init__(self, dim: int, num_heads: int = 4, hidden_dim: int | None = None, dropout: float = 0.1):
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"dim {dim} is no multiple of num_heads {num_heads}")
+        require_heads(dim, num_heads)
         self.dim = dim
         self.layer = nn.TransformerEncoderLayer(
             dim, num_heads, hidden_dim or 4 * dim, dropout, activation="gelu", batch_first=True, bias=False
@@ -78,12 +77,18 @@ class VideoSecondStage(SecondStage):
         self.predictor = predictor
         self.needs = ("video", "box") if needs_box(initializer) else ("video",)
 
-    def find_slots(self, video: Tensor | None, box: Tensor | None, feature: Tensor | None) -> dict[str, Tensor]:
+    def find_slots(  # type: ignore[override]  # slots may start from boxes
+        self, video: Tensor | None, box: Tensor | None, feature: Tensor | None
+    ) -> dict[str, Tensor]:
         """Return feature (b t c h w), slots (b t s d) and attention (b t s h w); see the methods' `forward`."""
         feature = extract_frames(self.backbone, video, feature)
-        initial = start_slots(self.initializer, box, len(feature))
-        slots, attention = group_frames(feature, self.projection, initial, self.slot_attention, self.predictor)
-        return {"feature": feature, "slots": slots, "attention": attention}
+        return {"feature": feature, **follow(self, feature, box)}
+
+    def tokenize_frames(self, given: Tensor | None, code: Tensor | None = None) -> dict[str, Tensor]:
+        """Return code (b t h w) and quantized (b t c h w) of features or frames (b t c h w), or of known codes."""
+        if code is not None:
+            return per_frame(lambda known: self.tokenize(None, known), code)
+        return per_frame(self.tokenize, given)
 
 
 def needs_box(initializer: nn.Module) -> bool:
@@ -115,6 +120,18 @@ def start_slots(initializer: nn.Module, box: Tensor | None, batch_size: int) -> 
     return slots.to(torch.promote_types(slots.dtype, torch.float32))
 
 
+def valid_slots(initializer: nn.Module, box: Tensor | None) -> Tensor | None:
+    """Return which slots (b s) bool take part, of those that start from boxes (b t n 4); None means all."""
+    return initializer.valid(box[:, 0]) if needs_box(initializer) and box is not None else None
+
+
+def follow(model: nn.Module, feature: Tensor, box: Tensor | None) -> dict[str, Tensor]:
+    """Return slots (b t s d) and attention (b t s h w) of features (b t c h w), by the parts of a method on video."""
+    initial, valid = start_slots(model.initializer, box, len(feature)), valid_slots(model.initializer, box)
+    slots, attention = group_frames(feature, model.projection, initial, model.slot_attention, model.predictor, valid)
+    return {"slots": slots, "attention": attention}
+
+
 def extract_frames(backbone: nn.Module, video: Tensor | None, feature: Tensor | None) -> Tensor:
     """Return the features (b t c h w) handed in (cached ones), or else the backbone's of all frames (b t 3 h w).
 
@@ -126,12 +143,17 @@ def extract_frames(backbone: nn.Module, video: Tensor | None, feature: Tensor | 
             raise ValueError("neither video nor feature is given")
         require_shape("video", video, (None, None, 3, None, None))
         return per_frame(backbone, video)
-    require_shape("feature", feature, (None, None, backbone.dim, *backbone.grid))
+    require_shape("feature", feature, (None, None, backbone.dim, *backbone.grid))  # type: ignore[misc]  # of two
     return feature
 
 
 def group_frames(
-    feature: Tensor, projection: nn.Module, slots: Tensor, slot_attention: SlotAttention, predictor: nn.Module
+    feature: Tensor,
+    projection: nn.Module,
+    slots: Tensor,
+    slot_attention: SlotAttention,
+    predictor: nn.Module,
+    slot_valid: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Let slots compete for the places of every frame, starting from what is predicted from the frame before.
 
@@ -144,6 +166,7 @@ def group_frames(
         slots: (b s d) float, initial slots of the first frame.
         slot_attention: refines them.
         predictor: maps slots to the next frame's initial ones.
+        slot_valid: (b s) bool, False takes a slot out of the competition in all frames; None means all are valid.
 
     Returns:
         slots: (b t s d) float, refined, not predicted ones.
@@ -156,10 +179,20 @@ def group_frames(
         if frame > 0:
             slots = predictor(slots)
         iterations = slot_attention.first_iterations if frame == 0 else None
-        slots, attention = slot_attention.refine(slots, key, value, iterations)
+        slots, attention = slot_attention.refine(slots, key, value, iterations, slot_valid)
         refined.append(slots)
         attentions.append(attention)
     return torch.stack(refined, dim=1), torch.stack(attentions, dim=1).unflatten(3, feature.shape[3:])
+
+
+def decode_slots(decoder: nn.Module, slots: Tensor, slot_valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Decode the slots (b t s d) of all frames by a mixture decoder; return its maps (b t c h w) and masks (b t s h w).
+
+    Slots that are False in slot_valid (b s) bool are kept out of the mixture.
+    """
+    if slot_valid is None:
+        return per_frame(decoder, slots)
+    return per_frame(decoder, slots, slot_valid[:, None].expand(*slots.shape[:3]))
 
 
 def merge(tensor: Tensor) -> Tensor:

@@ -4,10 +4,9 @@ from math import prod
 
 from torch import Tensor, nn
 
+from object_centric_bench.model.assembly import assemble
 from object_centric_bench.model.keys import extract_with_keys, require_keys
-from object_centric_bench.model.mlp import zero_biases
-from object_centric_bench.model.sizes import require_equal
-from object_centric_bench.model.temporal import group_frames, needs_box, per_frame, start_slots
+from object_centric_bench.model.temporal import decode_slots, follow, needs_box, valid_slots
 from object_centric_bench.registry import register
 
 
@@ -16,7 +15,7 @@ class VideoSAUR(nn.Module):
     """Zadaianchuk et al., NeurIPS 2023, Fig. 2.
 
     Args:
-        backbone: images to features.
+        backbone: images to features; the paper takes them before the backbone's final norm.
         projection: features to the tokens of slot attention.
         initializer: batch size, or boxes of the first frame, to initial slots.
         slot_attention: tokens and initial slots to slots.
@@ -43,26 +42,15 @@ class VideoSAUR(nn.Module):
         super().__init__()
         places = prod(backbone.grid)
         self.widths = [backbone.dim if reconstruct else 0, places]
-        require_equal(
-            ("backbone's dim", backbone.dim, "projection's input width", projection.input_dim),
-            ("projection's output width", projection.dim, "slot_attention's input_dim", slot_attention.input_dim),
-            ("initializer's dim", initializer.dim, "slot_attention's dim", slot_attention.dim),
+        fit = [
             ("slot_attention's dim", slot_attention.dim, "predictor's dim", predictor.dim),
-            ("slot_attention's dim", slot_attention.dim, "decoder's slot width", decoder.dim),
-            ("backbone's grid", backbone.grid, "decoder's grid", decoder.grid),
             ("features' plus similarity's width", sum(self.widths), "decoder's output width", decoder.output_dim),
-        )
+        ]
         if keys:
             require_keys(backbone)
-        self.backbone = backbone
-        self.projection = projection
-        self.initializer = initializer
-        self.slot_attention = slot_attention
-        self.predictor = predictor
-        self.decoder = decoder
+        assemble(self, backbone, projection, initializer, slot_attention, decoder, fit, predictor=predictor)
         self.keys = keys
         self.needs = ("video", "box") if needs_box(initializer) else ("video",)
-        zero_biases(projection)
 
     def forward(
         self, video: Tensor | None = None, box: Tensor | None = None, feature: Tensor | None = None
@@ -84,10 +72,7 @@ class VideoSAUR(nn.Module):
             similarity: (b t n h w) float, logits over the n places of a later frame for every place.
         """
         sources = extract_with_keys(self.backbone, video, feature, self.keys)
-        feature = sources["feature"]
-        initial = start_slots(self.initializer, box, len(feature))
-        slots, attention = group_frames(feature, self.projection, initial, self.slot_attention, self.predictor)
-        decoded, mask = per_frame(self.decoder, slots)
+        found = follow(self, sources["feature"], box)
+        decoded, mask = decode_slots(self.decoder, found["slots"], valid_slots(self.initializer, box))
         reconstruction, similarity = decoded.split(self.widths, dim=2)
-        found = {"slots": slots, "attention": attention, "mask": mask}
-        return {**sources, **found, "reconstruction": reconstruction, "similarity": similarity}
+        return {**sources, **found, "mask": mask, "reconstruction": reconstruction, "similarity": similarity}

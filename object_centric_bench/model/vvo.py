@@ -76,12 +76,15 @@ class VVOTfd(SecondStage):
         """Features are tokenized, code vectors are the decoder's tokens, codes its classes."""
         return [*fit_feature(backbone, tokenizer), *fit_codes(tokenizer, decoder)]
 
-    def forward(self, image: Tensor | None = None, feature: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, image: Tensor | None = None, feature: Tensor | None = None, code: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Find objects and predict codes from them.
 
         Args:
             image: (b 3 h w) float, ImageNet-normalised.
             feature: (b c h w) float, the backbone's output where it is known already.
+            code: (b h w) int64, the tokenizer's nearest where they are known already.
 
         Returns:
             feature: (b c h w) float.
@@ -92,9 +95,9 @@ class VVOTfd(SecondStage):
             logits: (b k h w) float.
         """
         output = self.find_slots(image, feature)
-        token = self.tokenize(output["feature"])
+        token = self.tokenize(output["feature"], code)
         logits = self.decoder(token["quantized"], output["slots"])
-        return {**output, "code": token["code"], "quantized": token["quantized"], "logits": logits}
+        return {**output, **token, "logits": logits}
 
 
 @register
@@ -106,12 +109,15 @@ class VVOTfd9(SecondStage):
 
     fit = staticmethod(VVOTfd.fit)
 
-    def forward(self, image: Tensor | None = None, feature: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, image: Tensor | None = None, feature: Tensor | None = None, code: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Find objects and predict codes from them.
 
         Args:
             image: (b 3 h w) float, ImageNet-normalised.
             feature: (b c h w) float, the backbone's output where it is known already.
+            code: (b h w) int64, the tokenizer's nearest where they are known already.
 
         Returns:
             feature: (b c h w) float.
@@ -123,9 +129,9 @@ class VVOTfd9(SecondStage):
             logits: (b k h w) float.
         """
         output = self.find_slots(image, feature)
-        token = self.tokenize(output["feature"])
+        token = self.tokenize(output["feature"], code)
         logits, mask = self.decoder(token["quantized"], output["slots"])
-        return {**output, "code": token["code"], "quantized": token["quantized"], "mask": mask, "logits": logits}
+        return {**output, **token, "mask": mask, "logits": logits}
 
 
 @register
@@ -142,31 +148,33 @@ class VVOMlp(SecondStage):
         sides = ("tokenizer's dim plus backbone's dim", width, "decoder's output width", decoder.output_dim)
         return [*fit_feature(backbone, tokenizer), sides]
 
-    def forward(self, image: Tensor | None = None, feature: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, image: Tensor | None = None, feature: Tensor | None = None, code: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Find objects and reconstruct code vectors and features from them.
 
         Args:
             image: (b 3 h w) float, ImageNet-normalised.
             feature: (b c h w) float, the backbone's output where it is known already.
+            code: (b h w) int64, the tokenizer's nearest where they are known already.
 
         Returns:
             feature: (b c h w) float, target of `feature_reconstruction`.
             code: (b h w) int64.
-            quantized: (b d h w) float, target of `quantized_reconstruction`.
+            quantized: (b e h w) float, target of `quantized_reconstruction`.
             slots: (b s d) float.
             attention: (b s h w) float, sums to 1 over s.
             mask: (b s h w) float, the decoder's blend weights, sums to 1 over s.
-            quantized_reconstruction: (b d h w) float.
+            quantized_reconstruction: (b e h w) float.
             feature_reconstruction: (b c h w) float.
         """
         output = self.find_slots(image, feature)
-        token = self.tokenize(output["feature"])
+        token = self.tokenize(output["feature"], code)
         reconstruction, mask = self.decoder(output["slots"])
         quantized, feature = reconstruction.split([self.tokenizer.dim, self.backbone.dim], dim=1)
         return {
             **output,
-            "code": token["code"],
-            "quantized": token["quantized"],
+            **token,
             "mask": mask,
             "quantized_reconstruction": quantized,
             "feature_reconstruction": feature,
@@ -191,31 +199,27 @@ class VVODfz(SecondStage):
         feature: Tensor | None = None,
         timestep: Tensor | None = None,
         noise: Tensor | None = None,
+        code: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Find objects and predict noise from them.
 
         Args:
             image: (b 3 h w) float, ImageNet-normalised.
             feature: (b c h w) float, the backbone's output where it is known already.
+            code: (b h w) int64, the tokenizer's nearest where they are known already.
             timestep: (b) int64, how far to diffuse; drawn if not given.
-            noise: (b d h w) float, standard normal; drawn if not given.
+            noise: (b e h w) float, standard normal; drawn if not given.
 
         Returns:
             feature: (b c h w) float.
             code: (b h w) int64.
-            quantized: (b d h w) float, the code vectors, which are denoised.
+            quantized: (b e h w) float, the code vectors, which are denoised.
             slots: (b s d) float.
             attention: (b s h w) float, sums to 1 over s.
-            prediction: (b d h w) float, of the noise.
-            noise: (b d h w) float, target of the prediction.
+            prediction: (b e h w) float, of the noise.
+            noise: (b e h w) float, target of the prediction.
         """
         output = self.find_slots(image, feature)
-        token = self.tokenize(output["feature"])
+        token = self.tokenize(output["feature"], code)
         prediction, noise = self.decoder(token["quantized"], output["slots"], timestep, noise)
-        return {
-            **output,
-            "code": token["code"],
-            "quantized": token["quantized"],
-            "prediction": prediction,
-            "noise": noise,
-        }
+        return {**output, **token, "prediction": prediction, "noise": noise}

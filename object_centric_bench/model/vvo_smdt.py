@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from object_centric_bench.model.keys import extract_with_keys, require_keys
 from object_centric_bench.model.second_stage import fit_feature
-from object_centric_bench.model.temporal import VideoSecondStage, per_frame
+from object_centric_bench.model.temporal import VideoSecondStage, decode_slots, valid_slots
 from object_centric_bench.registry import register
 
 
@@ -51,33 +51,37 @@ class VVOSmdT(VideoSecondStage):
         return [*fit_feature(backbone, tokenizer), sides]
 
     def forward(
-        self, video: Tensor | None = None, box: Tensor | None = None, feature: Tensor | None = None
+        self,
+        video: Tensor | None = None,
+        box: Tensor | None = None,
+        feature: Tensor | None = None,
+        code: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Follow objects, reconstruct code vectors and features and predict similarities from them.
 
-        Args: see `VideoSAUR.forward`.
+        Args: see `VideoSAUR.forward`, and
+            code: (b t h w) int64, the tokenizer's nearest where they are known already.
 
         Returns:
             feature: (b t c h w) float, target of `feature_reconstruction`.
             key: (b t c h w) float, with `keys` only.
             code: (b t h w) int64.
-            quantized: (b t d h w) float, target of `quantized_reconstruction`.
+            quantized: (b t e h w) float, target of `quantized_reconstruction`.
             slots: (b t s d) float.
             attention: (b t s h w) float, sums to 1 over s.
             mask: (b t s h w) float, the decoder's weights of the slots, sums to 1 over s.
-            quantized_reconstruction: (b t d h w) float.
+            quantized_reconstruction: (b t e h w) float.
             feature_reconstruction: (b t c h w) float.
             similarity: (b t n h w) float, logits over the n places of a later frame for every place.
         """
         sources = extract_with_keys(self.backbone, video, feature, self.keys)
         output = sources | self.find_slots(video, box, sources["feature"])
-        token = per_frame(self.tokenize, output["feature"])
-        decoded, mask = per_frame(self.decoder, output["slots"])
+        token = self.tokenize_frames(output["feature"], code)
+        decoded, mask = decode_slots(self.decoder, output["slots"], valid_slots(self.initializer, box))
         quantized, feature, similarity = decoded.split(self.widths, dim=2)
         return {
             **output,
-            "code": token["code"],
-            "quantized": token["quantized"],
+            **token,
             "mask": mask,
             "quantized_reconstruction": quantized,
             "feature_reconstruction": feature,

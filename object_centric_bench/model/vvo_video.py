@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from object_centric_bench.model.second_stage import fit_codes, fit_denoising, fit_feature
-from object_centric_bench.model.temporal import VideoSecondStage, per_frame
+from object_centric_bench.model.temporal import VideoSecondStage, decode_slots, per_frame, valid_slots
 from object_centric_bench.registry import register
 
 
@@ -22,7 +22,11 @@ class VVOTfdT(VideoSecondStage):
         return [*fit_feature(backbone, tokenizer), *fit_codes(tokenizer, decoder)]
 
     def forward(
-        self, video: Tensor | None = None, box: Tensor | None = None, feature: Tensor | None = None
+        self,
+        video: Tensor | None = None,
+        box: Tensor | None = None,
+        feature: Tensor | None = None,
+        code: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Follow objects and predict codes from them.
 
@@ -31,6 +35,7 @@ class VVOTfdT(VideoSecondStage):
             box: (b t n 4) float, left, top, right, bottom in 0..1; a slot starts from each of the first frame's n.
                 Needed if the initializer takes boxes.
             feature: (b t c h w) float, the backbone's output where it is known already.
+            code: (b t h w) int64, the tokenizer's nearest where they are known already.
 
         Returns:
             feature: (b t c h w) float.
@@ -41,9 +46,9 @@ class VVOTfdT(VideoSecondStage):
             logits: (b t k h w) float.
         """
         output = self.find_slots(video, box, feature)
-        token = per_frame(self.tokenize, output["feature"])
+        token = self.tokenize_frames(output["feature"], code)
         logits = per_frame(self.decoder, token["quantized"], output["slots"])
-        return {**output, "code": token["code"], "quantized": token["quantized"], "logits": logits}
+        return {**output, **token, "logits": logits}
 
 
 @register
@@ -61,7 +66,11 @@ class VVOMlpT(VideoSecondStage):
         return [*fit_feature(backbone, tokenizer), sides]
 
     def forward(
-        self, video: Tensor | None = None, box: Tensor | None = None, feature: Tensor | None = None
+        self,
+        video: Tensor | None = None,
+        box: Tensor | None = None,
+        feature: Tensor | None = None,
+        code: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Follow objects and reconstruct code vectors and features from them.
 
@@ -70,25 +79,25 @@ class VVOMlpT(VideoSecondStage):
             box: (b t n 4) float, left, top, right, bottom in 0..1; a slot starts from each of the first frame's n.
                 Needed if the initializer takes boxes.
             feature: (b t c h w) float, the backbone's output where it is known already.
+            code: (b t h w) int64, the tokenizer's nearest where they are known already.
 
         Returns:
             feature: (b t c h w) float, target of `feature_reconstruction`.
             code: (b t h w) int64.
-            quantized: (b t d h w) float, target of `quantized_reconstruction`.
+            quantized: (b t e h w) float, target of `quantized_reconstruction`.
             slots: (b t s d) float.
             attention: (b t s h w) float, sums to 1 over s.
             mask: (b t s h w) float, the decoder's blend weights, sums to 1 over s.
-            quantized_reconstruction: (b t d h w) float.
+            quantized_reconstruction: (b t e h w) float.
             feature_reconstruction: (b t c h w) float.
         """
         output = self.find_slots(video, box, feature)
-        token = per_frame(self.tokenize, output["feature"])
-        reconstruction, mask = per_frame(self.decoder, output["slots"])
+        token = self.tokenize_frames(output["feature"], code)
+        reconstruction, mask = decode_slots(self.decoder, output["slots"], valid_slots(self.initializer, box))
         quantized, feature = reconstruction.split([self.tokenizer.dim, self.backbone.dim], dim=2)
         return {
             **output,
-            "code": token["code"],
-            "quantized": token["quantized"],
+            **token,
             "mask": mask,
             "quantized_reconstruction": quantized,
             "feature_reconstruction": feature,
@@ -114,6 +123,7 @@ class VVODfzT(VideoSecondStage):
         feature: Tensor | None = None,
         timestep: Tensor | None = None,
         noise: Tensor | None = None,
+        code: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Follow objects and predict noise from them.
 
@@ -122,20 +132,21 @@ class VVODfzT(VideoSecondStage):
             box: (b t n 4) float, left, top, right, bottom in 0..1; a slot starts from each of the first frame's n.
                 Needed if the initializer takes boxes.
             feature: (b t c h w) float, the backbone's output where it is known already.
+            code: (b t h w) int64, the tokenizer's nearest where they are known already.
             timestep: (b t) int64, how far to diffuse; drawn for each frame if not given.
-            noise: (b t d h w) float, standard normal; drawn if not given.
+            noise: (b t e h w) float, standard normal; drawn if not given.
 
         Returns:
             feature: (b t c h w) float.
             code: (b t h w) int64.
-            quantized: (b t d h w) float, the code vectors, which are denoised.
+            quantized: (b t e h w) float, the code vectors, which are denoised.
             slots: (b t s d) float.
             attention: (b t s h w) float, sums to 1 over s.
-            prediction: (b t d h w) float, of the noise.
-            noise: (b t d h w) float, target of the prediction.
+            prediction: (b t e h w) float, of the noise.
+            noise: (b t e h w) float, target of the prediction.
         """
         output = self.find_slots(video, box, feature)
-        token = per_frame(self.tokenize, output["feature"])
+        token = self.tokenize_frames(output["feature"], code)
         latent = token["quantized"]
         # drawn here for all frames: the decoder, which sees them in chunks, would draw others for other chunks
         if timestep is None:
@@ -143,10 +154,4 @@ class VVODfzT(VideoSecondStage):
         if noise is None:
             noise = torch.randn_like(latent, dtype=torch.promote_types(latent.dtype, torch.float32))
         prediction, noise = per_frame(self.decoder, latent, output["slots"], timestep, noise)
-        return {
-            **output,
-            "code": token["code"],
-            "quantized": latent,
-            "prediction": prediction,
-            "noise": noise,
-        }
+        return {**output, **token, "prediction": prediction, "noise": noise}

@@ -42,9 +42,9 @@ def mark(module: nn.Module, source: Path | str) -> None:
         source: the file, or in words what else.
     """
     for child in module.modules():
-        child.weights_origin = None
+        child.weights_origin = None  # type: ignore[assignment]  # a plain attribute
     text = f"{source} (sha256 {file_hash(source)[:12]})" if isinstance(source, Path) else source
-    module.weights_origin = text
+    module.weights_origin = text  # type: ignore[assignment]
 
 
 def read_file(path: Path | str) -> Weights:

@@ -11,6 +11,13 @@ class Backbone(NamedTuple):
     grid: list[int]
 
 
+def before_final_norm(backbone: Backbone) -> Backbone:
+    """Return the backbone with features from before the final norm that vision transformers have."""
+    if not backbone.build["name"].startswith("vit"):
+        return backbone
+    return backbone._replace(build=backbone.build | dict(final_norm=False))
+
+
 def dinov2_small(resolution: int, pretrained: bool = True) -> Backbone:
     """ViT-S/14 on the image shrunk so that 16 of its pixels fall on one patch (Oquab et al., TMLR 2024)."""
     if resolution % 16:
@@ -28,19 +35,19 @@ def dinov2_small(resolution: int, pretrained: bool = True) -> Backbone:
     return Backbone(build, dim=384, grid=[patches, patches])
 
 
-def dino_base(resolution: int, pretrained: bool = True) -> Backbone:
-    """DINO's ViT-B/16 (Caron et al., ICCV 2021)."""
-    if resolution % 16:
-        raise ValueError(f"resolution must be a multiple of 16 pixels for a ViT-B/16 grid, not {resolution}")
+def dino_base(resolution: int, pretrained: bool = True, patch: int = 16) -> Backbone:
+    """DINO's ViT-B/16 or, by `patch` in pixels, ViT-B/8 (Caron et al., ICCV 2021)."""
+    if resolution % patch:
+        raise ValueError(f"resolution must be a multiple of {patch} pixels for a ViT-B/{patch} grid, not {resolution}")
     build = dict(
         type="Backbone",
         provider="timm",
-        name="vit_base_patch16_224.dino",
+        name=f"vit_base_patch{patch}_224.dino",
         resolution=[resolution, resolution],
         level=-1,
         pretrained=pretrained,
     )
-    return Backbone(build, dim=768, grid=[resolution // 16, resolution // 16])
+    return Backbone(build, dim=768, grid=[resolution // patch, resolution // patch])
 
 
 def efficientnet_lite0(resolution: int, levels: list[int], grid: list[int]) -> Backbone:

@@ -38,7 +38,7 @@ def images(
     centre = [dict(type="CenterCrop", keys=keys), *resize]
     random = [dict(type="RandomCrop", keys=keys), *resize, dict(type="RandomFlip", keys=keys, p=0.5)]
 
-    def split(file: str, transforms: list[dict], keys: list[str]) -> dict:
+    def split(file: str, transforms: list, keys: list[str]) -> dict:
         return dict(type=type, file=f"{folder}/{file}", keys=keys, transforms=transforms, **(options or {}))
 
     return dict(

@@ -13,9 +13,13 @@ def adam_with_warmup(lr: float, total_steps: int, max_grad_norm: float = 1.0, wa
         warmup_steps: steps of the rise; None = 5 %.
     """
     warmup_steps = total_steps // 20 if warmup_steps is None else warmup_steps
-    factor = dict(
-        type="LinearCosine", warmup_steps=warmup_steps, total_steps=total_steps, start=0.0, peak=1.0, final=1e-3
-    )
+    steps = dict(warmup_steps=warmup_steps, total_steps=total_steps)
+    return adam(lr, dict(type="LinearCosine", **steps, start=0.0, peak=1.0, final=1e-3), max_grad_norm)
+
+
+def adam(lr: float, factor: dict, max_grad_norm: float) -> dict:
+    """Adam, whose rate is multiplied by a schedule; evaluation is due every 1/40 of its `total_steps`."""
+    total_steps = factor["total_steps"]
     return dict(
         optimizer=dict(type="Adam", lr=lr),
         schedule=dict(optimizer=dict(lr_factor=factor)),
@@ -25,30 +29,37 @@ def adam_with_warmup(lr: float, total_steps: int, max_grad_norm: float = 1.0, wa
     )
 
 
-def segmentation(mask: str, size: list[int], best: str = "mbo", ignore: str | None = None) -> dict:
-    """Masks at `mask` become index maps of `size` [h, w] and are scored; the best checkpoint is by the score `best`.
+def segmentation(mask: str, size: list[int], best: str = "mbo", ignore: str | None = None, from_step: int = 0) -> dict:
+    """Masks at `mask` become index maps of `size` [h, w] and are scored.
 
-    Pixels that the bool map at `ignore` marks, such as `batch.ignore` of VOC, are not scored.
+    Args:
+        mask: path of the masks.
+        size: of the index maps, pixels.
+        best: the score by which the best checkpoint is chosen.
+        ignore: path of a bool map, such as `batch.ignore` of VOC, of pixels that are not scored.
+        from_step: the first step whose checkpoint may be the best; the published runs keep those of the second half.
     """
     metric = dict(type="Segmentation", prediction="output.segment", target="batch.segment")
     if ignore is not None:
         metric["ignore"] = ignore
     return dict(
         metric=[metric],
-        callback=[dict(type="MaskToSegment", mask=mask, size=size), *keeping(best, higher=True)],
+        callback=[dict(type="MaskToSegment", mask=mask, size=size), *keeping(best, higher=True, from_step=from_step)],
     )
 
 
-def reconstruction(image: str = "batch.image", best: str = "recon") -> dict:
+def reconstruction(image: str = "batch.image", best: str = "recon", from_step: int = 0) -> dict:
     """Stage 1: the target is the picture at the reconstruction's size; the best checkpoint has the lowest error.
 
     Args:
         image: path of the pictures or videos.
         best: name of the loss term that is this error.
+        from_step: the first step whose checkpoint may be the best.
     """
-    return dict(callback=[dict(type="ReconstructionTarget", image=image), *keeping(best, higher=False)])
+    kept = keeping(best, higher=False, from_step=from_step)
+    return dict(callback=[dict(type="ReconstructionTarget", image=image), *kept])
 
 
-def keeping(best: str, higher: bool) -> list[dict]:
+def keeping(best: str, higher: bool, from_step: int) -> list[dict]:
     """Return the callbacks that every run has: the log, and the checkpoints `last` and `best`."""
-    return [dict(type="Log", every=50), dict(type="Save", best=best, higher=higher)]
+    return [dict(type="Log", every=50, wandb=None), dict(type="Save", best=best, higher=higher, from_step=from_step)]

@@ -1,7 +1,7 @@
 """Methods that find slots: model, loss and what is frozen, by what their slots predict."""
 
 from . import model
-from .backbone import Backbone
+from .backbone import Backbone, before_final_norm
 
 WIDTHS = (128, 256, 384, 512)  # of the diffusion decoder's levels
 
@@ -47,7 +47,7 @@ def codes(
         nine: read and predict the codes in nine orders.
     """
     dim = slots["slot_attention"]["dim"]
-    loss = dict(type="CrossEntropy", prediction="output.logits", target="output.code")
+    loss: dict = dict(type="CrossEntropy", prediction="output.logits", target="output.code")
     groups = group_sizes(tokenizer)
     if len(groups) > 1:
         loss["groups"] = groups
@@ -117,6 +117,7 @@ def similarity(
     num_hidden: int = 4,
     temperature: float = 0.15,
     keys: bool = True,
+    reconstruct: bool = True,
 ) -> dict:
     """VideoSAUR, or with a tokenizer VVO-SmdT: a slot mixer reconstructs and predicts temporal similarities.
 
@@ -126,23 +127,34 @@ def similarity(
         hidden_dim, num_hidden: width and number of the decoder's hidden layers.
         temperature: of the similarities.
         keys: measure similarity on the backbone's last keys; False takes its features.
+        reconstruct: features too; False, without a tokenizer only, predicts similarities and nothing else.
+
+    VideoSAUR takes features from before the backbone's final norm, as its paper does; those of VVO-SmdT are the first
+    stage's, after it.
     """
+    backbone = before_final_norm(backbone) if tokenizer is None else backbone
     dim, places = slots["slot_attention"]["dim"], backbone.grid[0] * backbone.grid[1]
     source = "output.key" if keys else "output.feature"
-    loss = dict(recon=dict(type="MSE", prediction="output.reconstruction", target="output.feature"))
-    parts, width = dict(projection=model.projection(backbone.dim, dim) | dict(activation="relu")), 0
+    loss: dict = dict(recon=dict(type="MSE", prediction="output.reconstruction", target="output.feature"))
+    parts: dict = dict(projection=model.projection(backbone.dim, dim) | dict(activation="relu"))
+    width = backbone.dim
     if tokenizer is not None:
         loss = reconstructions()
-        parts["tokenizer"], width = tokenizer, tokenizer["quantizer"]["dim"]
+        parts["tokenizer"], width = tokenizer, width + tokenizer["quantizer"]["dim"]
+    else:
+        parts["reconstruct"] = reconstruct
+        loss, width = (loss, width) if reconstruct else ({}, 0)
     loss["similarity"] = dict(
         type="TemporalSimilarity",
         prediction="output.similarity",
         feature=source,
         temperature=temperature,
         threshold=0.0,
+        shift=1,
         weight=0.1,
     )
-    decoder = model.mixer(backbone.grid, dim, width + backbone.dim + places, hidden_dim, num_hidden)
+    scale = slots["predictor"].get("published_scale", False)
+    decoder = model.mixer(backbone.grid, dim, width + places, hidden_dim, num_hidden, scale)
     type = "VideoSAUR" if tokenizer is None else "VVOSmdT"
     return method(type, backbone, slots, decoder, loss, **parts, keys=keys)
 
@@ -155,37 +167,50 @@ def reconstructions() -> dict:
     )
 
 
-def spot(backbone: Backbone, num_slots: int, slot_dim: int, official: bool = True, **decoder: object) -> dict:
+def spot(
+    backbone: Backbone,
+    num_slots: int,
+    slot_dim: int,
+    official: bool = True,
+    xavier: bool = False,
+    **decoder: object,
+) -> dict:
     """SPOT, first stage: a transformer predicts the features, taken before the backbone's final norm, in nine orders.
 
     Args:
         backbone: see `method`.
         num_slots, slot_dim: of slots drawn from one Gaussian.
         official: the paper's layers; False takes those of the other methods here: GELU everywhere, and a decoder with
-            four heads, without biases and final norm.
+            four heads, without biases and final norm, whose weights start as theirs.
+        xavier: projection and slot attention start by the paper's rules too; see `SPOT`.
         decoder: further arguments of `SPOTDecoder`.
     """
     dim, activation = backbone.dim, "relu" if official else "gelu"
     attention = dict(type="SlotAttention", dim=slot_dim, input_dim=dim, hidden_dim=4 * slot_dim, num_iterations=3)
     attention |= dict(bilevel=False, dropout=0.0, epsilon=1e-8 if official else 1e-5, activation=activation)
-    layers = {} if official else dict(num_heads=4, bias=False, activation="gelu", final_norm=False)
+    layers = dict(xavier=official, train_order="random", eval_order="standard")
+    if not official:
+        layers |= dict(num_heads=4, bias=False, activation="gelu", final_norm=False)
     slots = dict(initializer=model.shared_slots(num_slots, slot_dim), slot_attention=attention)
     projection = dict(type="MLP", dims=[dim, dim, dim], norm=True, activation=activation)
-    if backbone.build["name"].startswith("vit"):
-        backbone = backbone._replace(build=backbone.build | dict(final_norm=False))
+    backbone = before_final_norm(backbone)
     loss = dict(recon=dict(type="MSE", prediction="output.reconstruction", target="output.feature"))
     decoder = dict(type="SPOTDecoder", grid=backbone.grid, dim=dim, slot_dim=slot_dim) | layers | decoder
-    return method("SPOT", backbone, slots, decoder, loss, projection=projection)
+    return method("SPOT", backbone, slots, decoder, loss, projection=projection, xavier=xavier)
 
 
-def distilled(taught: dict, trained: str, weight: float = 0.005, lr_scale: float = 1.0) -> dict:
+def distilled(taught: dict, trained: str, weight: float = 0.005, lr_scale: float = 1.0, shared_blocks: int = 0) -> dict:
     """SPOT, second stage: a student with learned slots is taught by a model of the first stage.
+
+    The teacher decodes in one of the nine orders, drawn for every batch, whatever the order that the student is
+    evaluated in.
 
     Args:
         taught: from `spot`.
         trained: regular expression of the names, inside the backbone, of the parts that the student trains.
         weight: of the distillation.
         lr_scale: factor of the learning rate of those parts; 1 in the paper.
+        shared_blocks: number of first blocks, of a vision transformer, that teacher and student run together.
     """
     teacher = taught["model"] | dict(decoder=taught["model"]["decoder"] | dict(eval_order="random"))
     student = {key: value for key, value in taught["model"].items() if key != "type"}
@@ -196,7 +221,7 @@ def distilled(taught: dict, trained: str, weight: float = 0.005, lr_scale: float
         slot_attention=student["slot_attention"] | dict(bilevel=True),
     )
     return dict(
-        model=dict(type="SPOTDistill", teacher=teacher, **student),
+        model=dict(type="SPOTDistill", teacher=teacher, **student, shared_blocks=shared_blocks),
         loss=taught["loss"] | dict(distillation=dict(type="MatchedDistillation", weight=weight)),
         freeze=[r"teacher\..*", rf"backbone\.model\.(?!(?:{trained})\.).*"],
         parameter_groups=[dict(pattern=r"backbone\..*", lr_scale=lr_scale)],

@@ -4,6 +4,7 @@ All take the same steps, rates and batches, which are knobs of every config; DIN
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from . import dataset, learn, stage1, tokenizer
 from .backbone import Backbone, dinov2_small
@@ -32,7 +33,7 @@ def is_video(name: str) -> bool:
     return name.startswith("movi")
 
 
-def first_stage(name: str, resolution: int, batch_size: int, total_steps: int, lr: float, **options: object) -> dict:
+def first_stage(name: str, resolution: int, batch_size: int, total_steps: int, lr: float, **options: Any) -> dict:
     """Return the config of a first stage; the options are those of `stage1.stage1`."""
     section = data(name, resolution, batch_size, segment=False)
     return stage1.stage1(dataset=section, total_steps=total_steps, lr=lr, **options)
@@ -55,7 +56,8 @@ def image_tokenizer(name: str, kind: str, width: int, resolution: int = 256) -> 
         if resolution % multiple:
             raise ValueError(f"resolution must be a multiple of {multiple} pixels for this tokenizer, not {resolution}")
         decoder = tokenizer.image_decoder(width, pretrained)
-        options = dict(norm=kind != "vq", perceptual=dict(pretrained=pretrained) if width == 4 else None)
+        perceptual = dict(pretrained=pretrained) if width == 4 else None
+        options: dict[str, Any] = dict(norm=kind != "vq", perceptual=perceptual)
         if kind == "vq":
             built = tokenizer.vq(width, pretrained, decoder)
         else:
@@ -136,7 +138,7 @@ def experiment(
             **built,
             dataset=section,
             **learn.adam_with_warmup(lr=lr, total_steps=total_steps, max_grad_norm=0.05 if video else 1.0),
-            **learn.segmentation(mask=mask, size=[resolution, resolution]),
+            **learn.segmentation(mask=mask, size=[resolution, resolution], from_step=total_steps // 2),
         )
         if pretrain is not None:
             published_at_384 = name == "coco" and not pretrain.endswith(("-gdr", "-msf"))

@@ -3,6 +3,7 @@
 from . import learn
 
 SCALES = 3  # of the multi-scale tokenizer
+SMALLEST_PERCEPTIBLE = 62  # pixels: twice what AlexNet's second pooling needs
 
 
 def stage1(
@@ -35,9 +36,9 @@ def stage1(
     settings = learn.adam_with_warmup(lr=lr, total_steps=total_steps)
     if schedule:
         settings["schedule"]["model"] = dict(tokenizer=schedule)
-    losses = {}
+    losses: dict[str, dict] = {}
     for suffix in suffixes:
-        terms = dict(
+        terms: dict[str, dict] = dict(
             recon=dict(type="MSE", prediction=f"output.reconstruction{suffix}", target=f"batch.target{suffix}"),
             align=dict(type="MSE", prediction=f"output.quantized{suffix}", target=f"output.latent{suffix}"),
             commit=dict(type="MSE", prediction=f"output.latent{suffix}", target=f"output.mixed{suffix}", weight=0.25),
@@ -47,10 +48,22 @@ def stage1(
             terms["norm"] = dict(type="UnitNorm", prediction=f"output.latent{suffix}", weight=0.1, **options)
         losses |= {name + suffix.replace(".", ""): loss for name, loss in terms.items()}
     if perceptual is not None:  # of several scales, on the finest
+        require_perceptible(dataset)
         paths = dict(prediction=f"output.reconstruction{suffixes[0]}", target=f"batch.target{suffixes[0]}")
         losses["lpips"] = dict(type="LPIPS", **paths, rescale=True, weights=None, **perceptual)
-    target = learn.reconstruction(f"batch.{dataset['train']['keys'][0]}", best=next(iter(losses)))
+    error = next(iter(losses))  # while latents fade to codes, it is not that of codes
+    target = learn.reconstruction(f"batch.{dataset['train']['keys'][0]}", best=error, from_step=total_steps // 2)
     return dict(dataset=dataset, model=model, freeze=freeze, loss=losses, **target, **settings)
+
+
+def require_perceptible(dataset: dict) -> None:
+    """Raise `ValueError` if pictures are so small that AlexNet, which LPIPS looks with, has nothing left to pool."""
+    sizes = [each["size"] for each in dataset["train"]["transforms"] if each["type"] == "Resize"]
+    if sizes and min(sizes[0]) < SMALLEST_PERCEPTIBLE:
+        raise ValueError(
+            f"resolution {sizes[0][0]} is too small for loss.lpips, which compares reconstructions of half that size: "
+            f"{SMALLEST_PERCEPTIBLE} pixels are needed"
+        )
 
 
 def projected(total_steps: int, logit_scale: float, anneal: bool, scale_at: tuple[str, ...] = ("quantizer",)) -> dict:
@@ -65,7 +78,7 @@ def projected(total_steps: int, logit_scale: float, anneal: bool, scale_at: tupl
     mix = dict(type="Constant", value=1.0)
     if anneal:
         mix = dict(type="CosineLinear", total_steps=total_steps, cosine_steps=total_steps // 2, start=1.0, middle=0.0)
-    scale = dict(logit_scale=dict(type="LogCosine", total_steps=total_steps, start=1.0, final=logit_scale))
+    scale: dict = dict(logit_scale=dict(type="LogCosine", total_steps=total_steps, start=1.0, final=logit_scale))
     for key in reversed(scale_at):
         scale = {key: scale}
     return dict(latent_mix=mix, **scale)

@@ -2,23 +2,24 @@
 
 NUM_CODES = 4096
 LOGIT_SCALE = 2.35  # inverse temperature of drawing codes: reached at the end of stage 1 of VVO, kept in stage 2
+PUBLISHED = dict(weights=None, published_range=True)  # TAESD gets pixels in a range that it was not trained on
 FROZEN = r"tokenizer\.encoder\.taesd\.(?:[0-9]|10)\..*"  # in stage 1 only TAESD's last blocks are trained
 
 
 def image_encoder(width: int, pretrained: bool) -> dict:
     """Return most of TAESD's encoder on the halved image, down to codes of `width` channels."""
-    return dict(type="ImageEncoder", dim=width, pretrained=pretrained, weights=None)
+    return dict(type="ImageEncoder", dim=width, pretrained=pretrained, **PUBLISHED)
 
 
 def image_decoder(width: int, pretrained: bool) -> dict:
     """Return most of TAESD's decoder, from codes of `width` channels to an image of half the size."""
-    return dict(type="PlainImageDecoder", dim=width, pretrained=pretrained, weights=None)
+    return dict(type="PlainImageDecoder", dim=width, pretrained=pretrained, **PUBLISHED)
 
 
 def feature_decoder(width: int, pretrained: bool, hidden_dim: int = 256, channels: int = 64) -> dict:
     """Return VVO's decoder from codes of `width` channels to an image; TAESD's part has 64 channels."""
     sizes = dict(dim=width, hidden_dim=hidden_dim, width=channels)
-    return dict(type="ImageDecoder", **sizes, pretrained=pretrained, weights=None)
+    return dict(type="ImageDecoder", **sizes, pretrained=pretrained, **PUBLISHED)
 
 
 def vq(width: int, pretrained: bool, decoder: dict | None = None) -> dict:

@@ -190,7 +190,7 @@ class Reference:
         if loss["kind"] == "MSELoss":
             return MSE(prediction, target, **options)(batch, output)
         if loss["kind"] == "LPIPSLoss":
-            lpips = LPIPS(prediction, target, pretrained=False, **options)
+            lpips = LPIPS(prediction, target, pretrained=False, rescale=True, **options)
             lpips.network.load(*seeded_lpips(self.sizes["lpips"]["seed"], lpips.network))
             return lpips(batch, output)
         return pytest.fail(f"there is no loss here for the reference's {loss['kind']}")

@@ -28,6 +28,7 @@ from object_centric_bench.model.vvo import VQDINO, VVODfz, VVOMlp, VVOTfd
 from object_centric_bench.model.vvo_video import VVODfzT, VVOMlpT, VVOTfdT
 
 DINOV2 = "vit_small_patch14_dinov2"
+TAESD = {"pretrained": False, "published_range": True}  # as in the reference
 
 
 class Kind(NamedTuple):
@@ -126,11 +127,11 @@ def build_method(
     stage_one = kind.encoder is not None and kind.decoder is None
     encoder = decoder = tokenizer = None
     if kind.encoder == "image":
-        encoder = ImageEncoder(code_dim, taesd_width, pretrained=False)
-        decoder = PlainImageDecoder(code_dim, taesd_width, pretrained=False) if stage_one else None
+        encoder = ImageEncoder(code_dim, taesd_width, **TAESD)
+        decoder = PlainImageDecoder(code_dim, taesd_width, **TAESD) if stage_one else None
     elif kind.encoder == "feature":
         encoder = FeatureEncoder(backbone.dim, code_dim, encoder_dim)
-        decoder = ImageDecoder(code_dim, upscale_dim, taesd_width, pretrained=False) if stage_one else None
+        decoder = ImageDecoder(code_dim, upscale_dim, taesd_width, **TAESD) if stage_one else None
     if encoder is not None:
         tokenizer = build_tokenizer(codes, encoder, decoder, num_codes, code_dim, basis_dim, logit_scale)
     if stage_one:
@@ -144,7 +145,7 @@ def build_method(
     parts = {
         "backbone": backbone,
         "projection": MLP(projection_dims, **arguments),
-        "initializer": BoxMLP(slot_dim) if boxes else PerSlotGaussian(num_slots, slot_dim),
+        "initializer": BoxMLP(slot_dim, keep_empty=True) if boxes else PerSlotGaussian(num_slots, slot_dim),
         "slot_attention": SlotAttention(
             slot_dim, projection_dims[-1], hidden_dim, num_iterations, bilevel=bilevel, dropout=dropout
         ),

@@ -10,8 +10,11 @@ from object_centric_bench.model.autoencoder import (
     ImageEncoder,
     PlainImageDecoder,
     Tokenizer,
+    run_layers,
     taesd_layers,
 )
+from object_centric_bench.model.backbone import IMAGENET_MEAN, IMAGENET_STD
+from object_centric_bench.model.pixel_range import PixelRange
 from object_centric_bench.model.quantizer import GroupedCodebook, LearnedCodebook, ProjectedCodebook
 from object_centric_bench.model.weights import WeightsError
 
@@ -98,11 +101,13 @@ def test_groups_give_several_codes_per_place():
     assert (module.num_codes, module.group_sizes) == (12, [8, 4])
 
 
-def test_image_encoder_and_decoder_are_taesd_between_other_ends():
+@pytest.mark.parametrize("published", [True, False])
+def test_image_encoder_and_decoder_are_taesd_between_other_ends(published):
     widths = (8,) * 4
     torch.manual_seed(0)
     taesd = AutoencoderTiny(encoder_block_out_channels=widths, decoder_block_out_channels=widths)
-    encoder, decoder = ImageEncoder(6, 8, pretrained=False), PlainImageDecoder(6, 8, pretrained=False)
+    options = {"pretrained": False, "published_range": published}
+    encoder, decoder = ImageEncoder(6, 8, **options), PlainImageDecoder(6, 8, **options)
     for part, layers in ((encoder, taesd.encoder.layers), (decoder, taesd.decoder.layers)):
         for index, layer in part.taesd.items():
             layer.load_state_dict(layers[int(index)].state_dict())
@@ -110,10 +115,24 @@ def test_image_encoder_and_decoder_are_taesd_between_other_ends():
     assert list(decoder.taesd) == [str(index) for index in range(2, 19)]
     image, latent = torch.randn(1, 3, 48, 32), torch.randn(1, 6, 3, 2)
     half = functional.interpolate(image, (24, 16), mode="bicubic")
-    expected = encoder.to_latent(encoder.norm(taesd.encoder.layers[:14]((half + 1) / 2)))
-    torch.testing.assert_close(encoder(image), expected)
-    expected = 2 * taesd.decoder.layers[2:](decoder.norm(decoder.from_latent(latent))) - 1
-    torch.testing.assert_close(decoder(latent), expected)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    pixels = (half + 1) / 2 if published else half * std + mean
+    torch.testing.assert_close(encoder(image), encoder.to_latent(encoder.norm(taesd.encoder.layers[:14](pixels))))
+    pixels = taesd.decoder.layers[2:](decoder.norm(decoder.from_latent(latent)))
+    torch.testing.assert_close(decoder(latent), 2 * pixels - 1 if published else (pixels - mean) / std)
+    wide = ImageDecoder(6, 8, 8, **options)
+    pixels = run_layers(wide.taesd, wide.activation(wide.norm(wide.upscale(wide.from_latent(latent)))))
+    torch.testing.assert_close(wide(latent), 2 * pixels - 1 if published else (pixels - mean) / std)
+
+
+def test_pixels_are_those_that_taesd_was_trained_on_unless_a_config_says_otherwise():
+    white = ((1 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)).view(1, 3, 1, 1)
+    plain = PixelRange(published=False)
+    torch.testing.assert_close(plain(white), torch.ones(1, 3, 1, 1))
+    torch.testing.assert_close(plain.invert(plain(white)), white)
+    assert PixelRange(published=True)(white).min() > 1.6
+    assert torch.equal(ImageEncoder(6, 8, pretrained=False).pixel_range.shift, plain.shift)
+    assert not plain.state_dict()
 
 
 def test_frozen_leading_layers_keep_no_graph():

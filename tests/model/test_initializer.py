@@ -37,3 +37,10 @@ def test_no_slots_are_refused():
     for cls in (PerSlotGaussian, SharedGaussian):
         with pytest.raises(ValueError, match="num_slots"):
             cls(num_slots=0, dim=8)
+
+
+def test_slots_of_empty_boxes_do_not_take_part_unless_asked_to():
+    box = torch.tensor([[[0.1, 0.2, 0.3, 0.4], [0.0, 0.0, 0.0, 0.0]], [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.5, 0.5]]])
+    assert BoxMLP(dim=8).valid(box).tolist() == [[True, False], [True, True]]
+    assert BoxMLP(dim=8).valid(torch.zeros(1, 2, 4)).tolist() == [[True, True]]  # somebody has to explain the image
+    assert BoxMLP(dim=8, keep_empty=True).valid(box) is None

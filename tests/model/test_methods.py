@@ -13,9 +13,14 @@ from object_centric_bench.model.mlp import MLP
 from object_centric_bench.model.slot_attention import SlotAttention
 from object_centric_bench.registry import ConfigError, build
 
-from .full_size import FROZEN, STAGE_TWO
 from .sizes import DINOV2, METHODS, build_method, tiny_backbone
 
+FROZEN = {  # the `freeze` of the config files
+    "VQVAE": [r"tokenizer\.encoder\.taesd\.(?:[0-9]|10)\..*"],
+    "VQDINO": [r"backbone\..*"],
+    "DINOSAUR": [r"backbone\..*"],
+}
+STAGE_TWO = [r"backbone\..*", r"tokenizer\..*"]
 CODES = {"grouped": [16, 16], "multi-scale": [16, 16, 8, 4]}
 IMAGE_CODES = ["learned", *CODES]
 CASES = [  # method, its codes if there is a choice, further arguments

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from object_centric_bench.model.mlp import MLP, zero_biases
+from object_centric_bench.model.mlp import MLP, start_by_xavier, zero_biases
 from object_centric_bench.model.position import LearnedPosition
 
 
@@ -31,6 +31,24 @@ def test_zero_biases_leaves_norms_and_weights():
     assert not any(value.any() for value in (module[0].bias, module[1].bias_ih, module[1].bias_hh, module[2].bias))
     assert module[3].bias.all()
     assert module[0].weight.all()
+
+
+def test_start_by_xavier():
+    """By hand: sqrt(6 / (in + out)), before a ReLU sqrt(6 / in); a GRU's three gates are stacked; states turn only."""
+    torch.manual_seed(0)
+    relu, gelu = MLP([96, 64, 32], norm=True, activation="relu"), MLP([96, 64, 32])
+    module = nn.ModuleList([nn.Linear(96, 64), nn.GRUCell(96, 48), relu, gelu])
+    linear, gru = module[0], module[1]
+    before = relu.norm.weight.clone()
+    start_by_xavier(module)
+    bounds = {linear.weight: 6 / 160, gru.weight_ih: 6 / (96 + 3 * 48), relu.layers[0].weight: 6 / 96}
+    bounds |= {relu.layers[1].weight: 6 / 96, gelu.layers[0].weight: 6 / 160, gelu.layers[1].weight: 6 / 96}
+    for weight, squared in bounds.items():
+        assert 0.98 * squared**0.5 < weight.abs().max() <= squared**0.5
+    torch.testing.assert_close(gru.weight_hh.T @ gru.weight_hh, torch.eye(48))
+    biases = [linear.bias, gru.bias_ih, gru.bias_hh, *(layer.bias for each in (relu, gelu) for layer in each.layers)]
+    assert not any(bias.any() for bias in biases)
+    assert torch.equal(relu.norm.weight, before)
 
 
 def test_learned_position():

@@ -11,7 +11,7 @@ from object_centric_bench.model.published_names import matches
 from object_centric_bench.model.weights import WeightsError
 from tests.conftest import GOLDEN, require
 
-from .full_size import full_size, method_of, published_state
+from .full_size import full_size, published_state
 from .sizes import build_method, tiny_backbone
 
 KEYS = sorted(path for folder in ("vvo", "msf") for path in (GOLDEN / "keys" / folder).glob("*.json"))
@@ -37,7 +37,7 @@ def test_every_published_tensor_has_its_place(golden, path):
     assert {our: tensor.shape for our, tensor in translated.items()} == {
         our: tensor.shape for our, tensor in model.state_dict().items()
     }
-    assert published.method_of(state) == type(model).__name__ == method_of(path.stem)
+    assert published.method_of(state) == type(model).__name__
     assert published.names(model).items() >= published.layout_of(state).names.items()
     assert published.translate_alone(state).keys() == translated.keys()
 
@@ -48,6 +48,24 @@ def test_every_published_tensor_has_its_place(golden, path):
     theirs = sorted(their for their in state if published.rename(their, table) in trained)
     assert len(theirs) == len(trained) == summary["trainable_parameters"]
     assert hashlib.sha256("\n".join(theirs).encode()).hexdigest() == summary["trainable_names_sha256"]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    "name, override",
+    [
+        ("slate_r_vqvae-coco", ["model.slot_attention.hidden_dim=512"]),
+        ("dinosaur_r-coco", ["num_slots=8"]),
+        ("vqdino_tfd_r-coco", ["model.tokenizer.quantizer.num_codes=2048", "model.decoder.num_codes=2048"]),
+        ("vqdino-coco-c4", ["model.tokenizer.decoder.hidden_dim=128"]),
+    ],
+)
+def test_a_wrong_size_in_a_config_file_would_be_found(golden, name, override):
+    require(golden / "keys")
+    state = published_state(golden, f"vvo/{name}")
+    assert published.translate(state, full_size(name)).keys() == full_size(name).state_dict().keys()
+    with pytest.raises(WeightsError, match=r"shape: m\."):
+        published.translate(state, full_size(name, *override))
 
 
 @pytest.mark.parity

@@ -27,11 +27,43 @@ def test_nearest_code_in_any_chunking(monkeypatch):
     assert torch.equal(choose_codes(latent, codes), expected)
 
 
-def test_nearest_code_in_float32_under_autocast():
-    latent = torch.full((1, 4), 10.0)
-    codes = torch.stack([latent[0] + 0.02, latent[0] + 0.01])  # equal in bfloat16
+def test_distances_are_float32_under_autocast():
+    """Codes 0.05 apart, 10 from the origin: half precision takes most of them for others."""
+    torch.manual_seed(0)
+    codes = 10 + 0.05 * torch.randn(200, 8)
+    latent = codes + 0.001 * torch.randn(200, 8)
+    near = torch.cdist(latent.double(), codes.double()).argmin(dim=1)
+    half = 0.5 * codes.square().sum(dim=1).bfloat16() - latent.bfloat16() @ codes.bfloat16().T
+    assert (half.argmin(dim=1) != near).float().mean() > 0.5
     with torch.autocast("cpu", torch.bfloat16):
-        assert choose_codes(latent, codes).item() == 1
+        assert torch.equal(choose_codes(latent, codes), near)
+        code, probability = match_codes(latent, codes)
+        assert torch.equal(code, near) and probability.dtype == torch.float32
+        drawn = choose_codes(latent, codes, logit_scale=1000.0)  # so sharp that a draw is the nearest
+        assert (drawn == near).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("kind", ["learned", "projected", "grouped"])
+def test_codebooks_quantize_alike_with_and_without_autocast(kind):
+    torch.manual_seed(0)
+    make = {
+        "learned": lambda: LearnedCodebook(200, 8),
+        "projected": lambda: ProjectedCodebook(200, 8, basis_dim=16),
+        "grouped": lambda: GroupedCodebook([200, 200], 8, basis_dim=16),
+    }
+    codebook = make[kind]()
+    if kind == "learned":
+        torch.nn.init.normal_(codebook.codebook, 10, 0.05)
+    else:
+        for each in [codebook] if kind == "projected" else codebook.groups:
+            torch.nn.init.normal_(each.code_proj.weight, std=0.0125)
+            torch.nn.init.constant_(each.code_proj.bias, 10)
+    latent = 10 + 0.05 * torch.randn(2, 8, 16, 16)
+    expected, vectors = codebook(latent)
+    assert expected.unique().numel() > 100
+    with torch.autocast("cpu", torch.bfloat16):
+        code, quantized = codebook(latent)
+    assert torch.equal(code, expected) and torch.equal(quantized, vectors)
 
 
 @pytest.mark.parametrize("scale", [2.35, 0.5])  # the first leaves two likely codes, whose noise may have any sign

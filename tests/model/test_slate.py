@@ -63,7 +63,9 @@ def test_a_cached_feature_gives_the_same_and_the_image_is_needed(image):
     expected = method(image=image)
     output = method(image=image, feature=method.backbone(image))
     assert all(torch.equal(output[key], expected[key]) for key in expected)
-    with pytest.raises(TypeError, match="image"):
+    known = method(feature=expected["feature"], code=expected["code"])
+    assert all(torch.equal(known[key], expected[key]) for key in expected)
+    with pytest.raises(ValueError, match="neither image nor code"):
         method(feature=expected["feature"])
 
 
@@ -75,7 +77,7 @@ def test_no_code_is_predicted_from_itself_or_what_follows(kind, image, monkeypat
         changed = expected["quantized"].flatten(2).clone()
         changed[:, :, place:] += torch.randn(2, SLOT_DIM, 16 - place)
         token = {"code": expected["code"], "quantized": changed.view_as(expected["quantized"])}
-        monkeypatch.setattr(method, "tokenize", lambda given, token=token: token)
+        monkeypatch.setattr(method, "tokenize", lambda given, code, token=token: token)
         differs = (method(image=image)["logits"] - expected["logits"]).abs().amax(dim=(0, 1)).flatten()
         assert not differs[: place + 1].any()
         assert (differs[place + 1 :] > 0).all()

@@ -7,12 +7,10 @@ from torch.nn import functional
 
 from object_centric_bench.learn.distillation import MatchedDistillation
 from object_centric_bench.learn.optimizer import freeze, train_mode
-from object_centric_bench.model.autoregressive import AutoregressiveTransformer
 from object_centric_bench.model.initializer import LearnedSlots, SharedGaussian
 from object_centric_bench.model.mlp import MLP
 from object_centric_bench.model.nine_order import NineOrderTransformer, SPOTDecoder
-from object_centric_bench.model.permutation import NUM_ORDERS, patch_orders
-from object_centric_bench.model.position import FourierPosition
+from object_centric_bench.model.permutation import NUM_ORDERS
 from object_centric_bench.model.slot_attention import SlotAttention
 from object_centric_bench.model.spot import SPOT, SPOTDistill
 from object_centric_bench.model.vvo import VVOTfd9
@@ -109,53 +107,6 @@ def test_decoder_equals_the_reference_in_every_order_and_on_average(golden, monk
     assert_near(functional.mse_loss(decode()[0], known["emb"]), known["mse_std"])  # what evaluation takes
 
 
-def make_decoder(kind, position=None):
-    torch.manual_seed(0)
-    if kind == "codes":
-        return NineOrderTransformer(GRID, 32, 40, num_layers=2, position=position)
-    return SPOTDecoder(GRID, 48, 32, num_layers=2, position=position)
-
-
-@pytest.mark.parametrize("kind", ["features", "codes"])
-@pytest.mark.parametrize("order", range(NUM_ORDERS))
-def test_nothing_is_predicted_from_itself_or_what_follows_in_the_order(kind, order, monkeypatch):
-    decoder = make_decoder(kind).eval()
-    monkeypatch.setattr(decoder.orders, "choose", lambda: [order])
-    width = 32 if kind == "codes" else 48
-    feature, slots = torch.randn(2, width, *GRID), torch.randn(2, 3, 32)
-    expected, mask = decoder(feature, slots)
-    torch.testing.assert_close(mask.sum(dim=1), torch.ones(2, *GRID))
-    for step, place in enumerate(patch_orders(*GRID)[order].tolist()):
-        changed = feature.flatten(2).clone()
-        changed[:, :, place] += 1
-        differs = (decoder(changed.view_as(feature), slots)[0] - expected).abs().amax(dim=(0, 1)).flatten()
-        seen = differs[patch_orders(*GRID)[order]]  # in the order of prediction
-        assert not seen[: step + 1].any()
-        assert (seen[step + 1 :] > 0).all()
-
-
-@pytest.mark.parametrize("kind", ["features", "codes"])
-def test_all_orders_give_the_mean_of_each(kind, monkeypatch):
-    decoder = make_decoder(kind, FourierPosition(GRID, 32 if kind == "codes" else 48)).eval()
-    feature, slots = torch.randn(1, 32 if kind == "codes" else 48, *GRID), torch.randn(1, 3, 32)
-    each = []
-    for order in range(NUM_ORDERS):
-        monkeypatch.setattr(decoder.orders, "choose", lambda order=order: [order])
-        each.append(decoder(feature, slots))
-    monkeypatch.undo()
-    decoder.orders.modes = {False: "all"}
-    for found, parts in zip(decoder(feature, slots), zip(*each, strict=True), strict=True):
-        torch.testing.assert_close(found, torch.stack(parts).mean(dim=0))
-
-
-def test_in_the_standard_order_codes_are_predicted_as_without_orders():
-    plain, nine = AutoregressiveTransformer(GRID, 32, 40, num_layers=2), make_decoder("codes").eval()
-    weights = plain.state_dict()
-    nine.load_state_dict(weights | {"start": weights["start"].view(1, 32).expand(NUM_ORDERS, -1)})
-    feature, slots = torch.randn(2, 32, *GRID), torch.randn(2, 3, 32)
-    assert torch.equal(nine(feature, slots)[0], plain(feature, slots))
-
-
 def parts(decoder_options=None, backbone=None, initializer=SharedGaussian, bilevel=False):
     return {
         "backbone": backbone or tiny_backbone(depth=2, num_heads=3),
@@ -171,11 +122,11 @@ def make_spot():
     return SPOT(**parts())
 
 
-def make_distill():
+def make_distill(shared_blocks=0):
     torch.manual_seed(0)
     student = parts(backbone=tiny_backbone(depth=2, num_heads=3), initializer=LearnedSlots, bilevel=True)
     student["backbone"].requires_grad_(True)
-    model = SPOTDistill(SPOT(**parts({"eval_order": "random"})), **student)
+    model = SPOTDistill(SPOT(**parts({"eval_order": "random"})), **student, shared_blocks=shared_blocks)
     freeze(model, [TRAINED])
     return model
 
@@ -228,8 +179,9 @@ def test_every_trained_parameter_of_the_first_stage_gets_a_gradient(image):
     assert all(parameter.grad is None for parameter in model.backbone.parameters())
 
 
-def test_every_trained_parameter_of_the_second_stage_gets_a_gradient_and_the_teacher_none(image):
-    model = all_orders(make_distill().train())
+@pytest.mark.parametrize("shared_blocks", [0, 1])
+def test_every_trained_parameter_of_the_second_stage_gets_a_gradient_and_the_teacher_none(shared_blocks, image):
+    model = all_orders(make_distill(shared_blocks).train())
     before = {name: tensor.clone() for name, tensor in model.teacher.state_dict().items()}
     output = model(image)
     distillation = MatchedDistillation(weight=1.0)({}, output)
@@ -260,13 +212,37 @@ def test_teacher_and_backbones_stay_in_eval_mode(image):
     assert model.teacher.decoder.orders.modes[False] == "random"
 
 
-def test_the_student_reads_and_predicts_the_teachers_features(image):
-    model = make_distill().eval()
+def test_the_students_decoder_reads_and_predicts_the_teachers_features(image):
+    model = make_distill()
     expected = model.teacher.backbone(image)
     torch.nn.init.normal_(model.backbone.model.blocks[1].attn.qkv.weight)
+    read = []
+    model.decoder.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
     output = model(image)
+    assert len(read) == 1 and torch.equal(read[0], expected)
     assert torch.equal(output["feature"], expected)
     assert not torch.equal(model.backbone(image), expected)
+
+
+def test_the_student_is_taught_by_the_masks_of_the_teachers_decoder(image):
+    model = make_distill().train()
+    torch.manual_seed(3)
+    expected = model.teacher(image)
+    torch.manual_seed(3)  # of the initial slots and of the order
+    found = model(image)["teacher_mask"]
+    assert torch.equal(found, expected["mask"])
+    assert not torch.allclose(found, expected["attention"])
+
+
+@pytest.mark.parametrize("xavier", [False, True])
+def test_projection_and_slot_attention_start_by_the_papers_rules_if_asked(xavier):
+    torch.manual_seed(0)
+    student = parts(initializer=LearnedSlots) | {"xavier": xavier}
+    for model in (SPOT(**parts(), xavier=xavier), SPOTDistill(make_spot(), **student)):
+        weight = model.slot_attention.gru.weight_hh
+        assert torch.allclose(weight.T @ weight, torch.eye(32), atol=1e-5) == xavier
+        largest = model.projection.layers[0].weight.abs().max()
+        assert 0.98 * (6 / 48) ** 0.5 < largest <= (6 / 48) ** 0.5 if xavier else largest <= 48**-0.5
 
 
 def make_tfd9(**options):

@@ -121,6 +121,23 @@ def test_half_precision_trains(method):
     check_gradients(model, batch())
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_slots_of_empty_boxes_win_no_place_unless_the_config_keeps_them(method):
+    model, inputs = make(method).eval(), with_noise(method, batch())
+    inputs["box"][1, :, 2:] = 0
+    output = model(**inputs)
+    assert torch.equal(output["slots"][1, :, 2], output["slots"][1, :, 3])  # two slots with one job
+    assert output["attention"][1, :, 2:].amin() > 0
+    model.initializer.keep_empty = False
+    output = model(**inputs)
+    for key in {"attention", "mask"} & output.keys():
+        assert not output[key][1, :, 2:].any()
+        assert output[key][0].amin() > 0
+        torch.testing.assert_close(output[key].sum(dim=2), torch.ones(2, FRAMES, 4, 4))
+    inputs["box"] = torch.zeros_like(inputs["box"])
+    assert all(value.isfinite().all() for value in model(**inputs).values())
+
+
 def test_codes_are_drawn_in_training_and_the_nearest_in_evaluation():
     model, inputs = make("VVOTfdT"), batch()
     nearest = model.eval()(**inputs)["code"]

@@ -14,17 +14,18 @@ def efficientnet(grid):
     return backbone.efficientnet_lite0(RESOLUTION, levels=[0, 2], grid=[grid, grid])
 
 
-def codes_of(backbone, logit_scale=LOGIT_SCALE, decoder=None):
-    """Return the tokenizer of the backbone's features."""
-    return tokenizer.simvq(backbone.dim, SLOT_DIM, NUM_CODES, logit_scale, decoder)
+def codes_of(backbone, logit_scale=LOGIT_SCALE, decoder=None, width=SLOT_DIM, num_codes=NUM_CODES):
+    """Return the tokenizer of the backbone's features, with codes of `width` channels."""
+    return tokenizer.simvq(backbone.dim, width, num_codes, logit_scale, decoder)
 
 
-def stage1_of(data, grid, batch_size, total_steps, lr):
-    """Return the whole config of a first stage on a dataset's images or videos."""
+def stage1_of(data, grid, batch_size, total_steps, lr, **codes):
+    """Return the whole config of a first stage on a dataset's images or videos; `codes` are their width and number."""
     backbone = efficientnet(grid)
-    decoder = tokenizer.feature_decoder(SLOT_DIM, pretrained=False, hidden_dim=64, channels=16)
+    width = codes.get("width", SLOT_DIM)
+    decoder = tokenizer.feature_decoder(width, pretrained=False, hidden_dim=64, channels=16)
     cfg = stage1.stage1(
-        model=dict(type="VQDINO", backbone=backbone.build, tokenizer=codes_of(backbone, 0.0, decoder)),
+        model=dict(type="VQDINO", backbone=backbone.build, tokenizer=codes_of(backbone, 0.0, decoder, **codes)),
         dataset=data(RESOLUTION, batch_size, segment=False),
         total_steps=total_steps,
         lr=lr,
@@ -42,15 +43,17 @@ def mixed(grid, num_slots, tokenizer=None):
     return with_positions(method.similarity(efficientnet(grid), slots, tokenizer, **sizes), grid)
 
 
-def with_positions(built, grid):
+def with_positions(built, grid, decoder=True):
     """Return a method that trains in minutes: positions start as waves, and tokens carry them too.
 
-    The features of early convolutions, unlike a transformer's, do not tell where they are.
+    The features of early convolutions, unlike a transformer's, do not tell where they are. `decoder` is False for one
+    that takes no positions, as a UNet, which knows the places by its borders.
     """
     position = model.fourier([grid, grid], SLOT_DIM)
     parts = built["model"]
     parts["projection"] = dict(type="Positioned", projection=parts["projection"], position=position)
-    parts["decoder"] |= dict(position=position)
+    if decoder:
+        parts["decoder"] |= dict(position=position)
     parts["initializer"] |= dict(std=0.3)
     return built
 

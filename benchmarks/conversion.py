@@ -1,7 +1,7 @@
 """Speed and memory of the COCO conversion: python -m benchmarks.conversion [--count 5000] [--workers 2]
 
-Makes a source of COCO-size pictures (640x480 JPEG of 140 kB, 12 segments), runs `convert.py coco` on it as a user does,
-and watches the memory of all its processes.
+Makes a source of COCO-size pictures (640x480 JPEG of 140 kB, 12 segments with ragged borders), runs `convert.py coco`
+on it as a user does, and watches the memory of all its processes.
 """
 
 import argparse
@@ -25,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def make_raw(folder: Path, count: int, rng: np.random.Generator) -> None:
-    """Write a COCO-like source of `count` noisy pictures with 12 rectangular segments each."""
+    """Write a COCO-like source of `count` noisy pictures with up to 12 segments each."""
     images, labels = folder / "val2017", folder / "annotations" / "panoptic_val2017"
     images.mkdir(parents=True)
     labels.mkdir(parents=True)
@@ -49,13 +49,18 @@ def draw(rng: np.random.Generator) -> tuple[bytes, bytes, list[dict]]:
     picture += 12 * rng.standard_normal(picture.shape, dtype=np.float32)  # gives files of the usual size
     picture = np.clip(picture, 0, 255).astype(np.uint8)
     label = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    for segment in range(1, 13):
-        top, left = rng.integers(HEIGHT - 100), rng.integers(WIDTH - 100)
-        label[top : top + rng.integers(50, 300), left : left + rng.integers(50, 300), 2] = segment
+    label[:, :, 2] = np.stack([field(rng) for _ in range(13)]).argmax(axis=0)
     ids = [int(value) for value in np.unique(label[:, :, 2]) if value]
     segments = [{"id": value, "category_id": 1 + value % 2, "bbox": [0, 0, 9, 9], "iscrowd": 0} for value in ids]
     image = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
     return image, cv2.imencode(".png", label)[1].tobytes(), segments
+
+
+def field(rng: np.random.Generator) -> np.ndarray:
+    """Return (h w) float32, smooth with ragged details: where it is largest of several, a segment like those drawn."""
+    scales = ((6, 8, 1.0), (60, 80, 0.15))
+    noise = [scale * rng.standard_normal((rows, columns)).astype(np.float32) for rows, columns, scale in scales]
+    return sum(cv2.resize(each, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) for each in noise)
 
 
 def watch(command: list[str]) -> tuple[float, float, float]:

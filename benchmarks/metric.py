@@ -1,22 +1,21 @@
 """Compare the time of all scores from one contingency table with that of each score from one-hot tensors.
 
-Run as `python -m benchmarks.metric`. Both sides are timed in turns in the same process, so that a busy machine slows
-both; the medians and their ratio are printed.
+Run as `python -m benchmarks.metric`; one thread. Both sides are timed in turns in the same process, so that a busy
+machine slows both.
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from benchmarks.table import Line, Options, markdown, seconds
 from object_centric_bench.learn.metric import Segmentation
 
 SCORES = ("ari", "ari_fg", "mbo", "miou")
+TARGET = 30.0
 
 
 def one_hot_scores(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
@@ -55,7 +54,8 @@ def one_hot_iou(prediction: Tensor, target: Tensor) -> Tensor:
 
 def matched_sum(overlaps: Tensor) -> Tensor:
     """Sum the IoU over the best one-to-one assignment, per sample."""
-    return torch.tensor([overlap[linear_sum_assignment(overlap, maximize=True)].sum() for overlap in overlaps.numpy()])
+    sums = [overlap[linear_sum_assignment(overlap, maximize=True)].sum() for overlap in overlaps.cpu().numpy()]
+    return torch.tensor(sums, device=overlaps.device)
 
 
 def segments(target: Tensor) -> Tensor:
@@ -69,38 +69,38 @@ def label_maps(samples: int, size: int, labels: int, cell: int, generator: torch
     return cells.repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """Return how long a call takes."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def main() -> None:
-    """Time both, check that they agree, print the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7, help="timings of each side (default: 7)")
-    rounds = parser.parse_args().rounds
-
+def lines(options: Options) -> list[Line]:
+    """Time both ways in turns; the plain one is the floor."""
+    torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
-    prediction = label_maps(32, 256, 7, 16, generator)
-    target = label_maps(32, 256, 20, 32, generator)
+    prediction = label_maps(32, 256, 7, 16, generator).to(options.device)
+    target = label_maps(32, 256, 20, 32, generator).to(options.device)
     metric = Segmentation(scores=SCORES)
     batch, output = {"segment": target}, {"segment": prediction}
     flat = prediction.flatten(1).long(), target.flatten(1).long()
-
-    # the first call of each also warms up
     reference = one_hot_scores(*flat)
     error = max((metric(batch, output)[name][0] - reference[name]).abs().max().item() for name in SCORES)
-    ours, plain = [], []
-    for _ in range(rounds):
-        ours.append(seconds(lambda: metric(batch, output)))
-        plain.append(seconds(lambda: one_hot_scores(*flat)))
-    fast, slow = statistics.median(ours), statistics.median(plain)
-    print(f"32 pairs of 256 x 256, 7 and 20 labels, {torch.get_num_threads()} threads, {rounds} rounds, medians")
-    print(f"one table, {', '.join(SCORES)}: {1e3 * fast:.2f} ms")
-    print(f"one-hot float64, each by itself: {1e3 * slow:.1f} ms")
-    print(f"ratio {slow / fast:.0f}, largest difference {error:.1e}")
+    if error > 1e-9:
+        raise RuntimeError(f"the two ways differ by {error:.1e}")
+
+    def ours() -> None:
+        metric(batch, output)["miou"][0].cpu()  # the last to be ready
+
+    def plain() -> None:
+        one_hot_scores(*flat)["miou"].cpu()
+
+    fast, slow = seconds([ours, plain], min(options.rounds, 2))  # the plain way takes seconds
+    what = f"{', '.join(SCORES)} of 32 pairs of 256x256, {options.device}"
+    return [Line(what, 1e3 * fast, "ms", 1e3 * slow, "plain: each from one-hot float64", TARGET)]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.metric", description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=Options().rounds, help="timings of each side [5]")
+    parser.add_argument("--device", default=Options().device, help="where to compute [cpu]")
+    options = parser.parse_args()
+    print(markdown(lines(Options(options.rounds, options.device))))
 
 
 if __name__ == "__main__":

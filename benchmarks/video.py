@@ -9,6 +9,7 @@ import argparse
 import io
 import tempfile
 import time
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,14 +17,17 @@ import cv2
 import numpy as np
 import torch
 
+from benchmarks.table import Line, Options, seconds
 from object_centric_bench.datum import movi_source, tfrecord
 from object_centric_bench.datum.clip import FixedClip
 from object_centric_bench.datum.movi import MOVi, convert
 from object_centric_bench.datum.record import pack
+from object_centric_bench.datum.transform import RandomCrop, RandomFlip, Resize
 from tests.datum.examples import feature, write_scenes
 from tests.datum.stores import published
 
 FRAMES, SIDE, OBJECTS = 24, 256, 10
+CLIP, SCENES, TARGET = 6, 2, 4.0
 REPEATS = 5  # the best counts: other work on the machine only slows down
 NAMES = {
     "video": "video", "segment": "segmentations", "forward_flow": "forward_flow", "backward_flow": "backward_flow",
@@ -130,6 +134,61 @@ def milliseconds(file: Path, keys: list[str], clip: FixedClip | None) -> float:
     return 1e3 * min(totals) / len(dataset)
 
 
+def read(file: Path, keys: list[str], clip: FixedClip | None, transforms: list | None = None) -> Callable[[], None]:
+    """Return a function that makes all samples of a file."""
+    dataset = MOVi(file.name, keys, transforms, clip=clip, data_dir=str(file.parent))
+
+    def run() -> None:
+        for index in range(len(dataset)):
+            dataset.sample(index, np.random.default_rng(index))
+
+    return run
+
+
+def lines(options: Options) -> list[Line]:
+    """Measure clips of 6 frames against whole videos, of our records and of published ones."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ours = make_files(folder, folder / "raw", SCENES)
+        published_file = folder / "published.lmdb"
+        keys = ["video", "segment"]
+        augment = [RandomCrop(keys), Resize(keys[:1], SIDE), Resize(keys[1:], SIDE, "nearest-exact"), RandomFlip(keys)]
+        first, last = FixedClip(0, CLIP), FixedClip(FRAMES - CLIP, FRAMES)
+        plain, part = "plain: decoding the whole published record", f"{CLIP}/{FRAMES} of the time for all frames"
+        cases = {
+            "training sample, our record": (read(ours.file, keys, last, augment), plain),
+            "decoding the first, published record": (read(published_file, keys, first), plain),
+            "decoding the last, published record": (read(published_file, keys, last), plain),
+            "decoding, our record": (read(ours.file, keys, last), part),
+        }
+        whole = [read(published_file, keys, None), read(ours.file, keys, None)]
+        functions = [function for function, _ in cases.values()] + whole
+        times = [1e3 * each / SCENES for each in seconds(functions, options.rounds, time.thread_time)]
+    floors = {plain: (times[-2], TARGET), part: (times[-1] * CLIP / FRAMES, None)}
+    return [
+        Line(f"MOVi, {CLIP} of {FRAMES} frames: {what}", ms, "ms", floors[name][0], name, floors[name][1])
+        for (what, (_, name)), ms in zip(cases.items(), times, strict=False)
+    ]
+
+
+def make_files(folder: Path, src_dir: Path, count: int) -> MOVi:
+    """Draw scenes, convert them to `train.lmdb` and write them as `published.lmdb` too; return the dataset of ours."""
+    draw_source(src_dir, count)
+    convert(src_dir, folder, split=("train",), limit=count)
+    ours = MOVi("train.lmdb", ["video", "segment"], data_dir=str(folder))
+    make_published(folder / "published.lmdb", ours)
+    return ours
+
+
+def draw_source(src_dir: Path, count: int) -> None:
+    """Write drawn scenes like an official file."""
+    src_dir.mkdir()
+    rng = np.random.default_rng(0)
+    write_scenes(src_dir / "movi_x-train.tfrecord-00000-of-00001", [draw_scene(rng) for _ in range(count)])
+
+
 def show_sizes(src_dir: Path, ours: MOVi) -> None:
     """Print bytes per scene and key."""
     items = movi_source.list_split(src_dir, "train", len(ours), skip_bad=False).items
@@ -157,15 +216,12 @@ def main() -> None:
         src_dir = options.src_dir
         if src_dir is None:
             src_dir = folder / "raw"
-            src_dir.mkdir()
-            rng = np.random.default_rng(0)
-            file = src_dir / "movi_x-train.tfrecord-00000-of-00001"
-            write_scenes(file, [draw_scene(rng) for _ in range(options.count)])
+            draw_source(src_dir, options.count)
         start = time.perf_counter()
         convert(src_dir, folder, split=("train",), limit=options.count)
-        seconds = time.perf_counter() - start
+        elapsed = time.perf_counter() - start
         ours = MOVi("train.lmdb", ["video", "segment"], data_dir=name)
-        print(f"convert.py movi           {len(ours) / seconds:9.1f} scenes/s/core")
+        print(f"convert.py movi           {len(ours) / elapsed:9.1f} scenes/s/core")
         show_sizes(src_dir, ours)
         make_published(folder / "published.lmdb", ours)
         print(f"{'ms to read and decode':<26}{'6 frames':>9}{'24':>9}{'ratio':>9}")

@@ -2,14 +2,15 @@
 
 from . import (
     axis,
+    cache,
     clevrtex,
     clip,
     coco,
     conversion,
     dataset,
-    feature,
     flow,
     geometry,
+    identity,
     inspection,
     lmdb,
     loader,
@@ -30,7 +31,7 @@ from . import (
 )
 
 __all__ = [
-    "axis", "clevrtex", "clip", "coco", "conversion", "dataset", "feature", "flow", "geometry", "inspection", "lmdb",
-    "loader", "movi", "movi_source", "moving_shapes", "palette", "parallel", "published_video", "record", "shapes",
-    "source", "stored_picture", "tfrecord", "transform", "unpickle", "voc",
+    "axis", "cache", "clevrtex", "clip", "coco", "conversion", "dataset", "flow", "geometry", "identity", "inspection",
+    "lmdb", "loader", "movi", "movi_source", "moving_shapes", "palette", "parallel", "published_video", "record",
+    "shapes", "source", "stored_picture", "tfrecord", "transform", "unpickle", "voc",
 ]  # fmt: skip

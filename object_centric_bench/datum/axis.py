@@ -1,13 +1,11 @@
 """Transforms of any axis of the named entries: cut out a part, pad to a size. For those of pictures see `transform`."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..registry import register
-from .dataset import Sample
+from .dataset import Clip, Sample
 
 SIDES = ("right", "left", "sides")
 
@@ -72,7 +70,7 @@ class Slice:
         ValueError: `clip` is none; when called, if an entry is missing, has no such axis, or the lengths differ.
     """
 
-    def __init__(self, keys: list[str], axis: int, clip: Callable[[int, np.random.Generator | None], range]):
+    def __init__(self, keys: list[str], axis: int, clip: Clip):
         if not callable(clip):
             raise ValueError(f"clip must be one of the classes that choose a part, got {clip!r}")
         self.keys, self.axis, self.clip = keys, axis, clip

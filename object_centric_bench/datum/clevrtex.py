@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..registry import register
 from . import conversion, source
-from .dataset import Dataset, decode_label
+from .dataset import RENDERED, Dataset, decode_label
 from .palette import decode_objects
 from .record import DataError, Packed, pack
 
@@ -26,7 +26,7 @@ so that --src_dir holds
   clevrtex_full/0/ ... clevrtex_full/49/    clevrtex_outd/0/ ... clevrtex_outd/9/
 with, for each scene such as CLEVRTEX_full_012345,
   CLEVRTEX_full_012345.png   CLEVRTEX_full_012345_flat.png   CLEVRTEX_full_012345_depth_0001.png
-(the other files of a scene are not read). The further variants are folders of the same kind: clevrtex_camo,
+(its other files are not read). The further variants are folders of the same kind: clevrtex_camo,
 clevrtex_vbg, clevrtex_pbg, clevrtex_grassbg.
 """
 
@@ -56,6 +56,7 @@ class ClevrTex(Dataset):
 
     store = "clevrtex"
     command = "python convert.py clevrtex --src_dir RAW --dst_dir OUT"
+    without = RENDERED
     offered = ("image", "segment", "depth")
 
     def __init__(self, file: str, keys: list[str], transforms: list | None = None, data_dir: str = "."):

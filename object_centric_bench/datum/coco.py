@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 import ijson
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..registry import register
 from . import conversion, source
@@ -44,8 +46,11 @@ class COCO(Dataset):
         category: (n) int64, COCO's category id: things 1..90, stuff 92..200.
         is_thing: (n) bool.
         is_crowd: (n) bool; a group of things under one id. Not in published files.
-    The last four need `segment` in `keys` too: rows whose segment the transforms removed are dropped. A batch pads them
-    with zero rows.
+        semantic: (h w) uint8; category id of each segment's pixels, 0 where `segment` is 0.
+        unlabelled: (h w) bool; pixels of neither a thing nor stuff. Not in files that hold things only.
+        crowd: (h w) bool; pixels of groups of things. Not in published files.
+    Those with n rows need `segment` in `keys` too: rows whose segment the transforms removed are dropped. A batch pads
+    them with zero rows.
 
     Args: see `Dataset`.
         instance: things only are segments; stuff becomes background after the transforms. False keeps both.
@@ -57,7 +62,18 @@ class COCO(Dataset):
     store = "coco"
     command = "python convert.py coco --src_dir RAW --dst_dir OUT"
     rows = ("box", "category", "is_thing", "is_crowd")
-    offered = ("image", "segment", *rows)
+    derived: ClassVar[dict[str, tuple[str, ...]]] = {
+        "semantic": ("segment", "category", "is_thing"),
+        "unlabelled": ("segment", "is_thing"),
+        "crowd": ("segment", "is_crowd"),
+    }
+    offered = ("image", "segment", *rows, *derived)
+    regions: ClassVar[dict[str, str]] = {"unlabelled": "unlabelled", "crowd": "crowd"}
+    without: ClassVar[dict[str, str]] = {
+        "border": "none: COCO draws no borders",
+        "overlap": "none: panoptic segments do not overlap",
+    }
+    class_map = "semantic"
     published_names: ClassVar[dict[str, str]] = {"image": "image", "box": "bbox", "category": "clazz"}
 
     def __init__(
@@ -75,6 +91,11 @@ class COCO(Dataset):
         things_only = self.reader.header.attributes.get("things_only", self.reader.published and not first)
         if things_only and not instance:
             raise DataError(f"{self.file} holds things only: use instance=True, or make it again: {self.command}")
+        if things_only and "unlabelled" in keys:
+            raise DataError(
+                f"{self.file} holds things only, so nothing tells 'unlabelled' pixels from stuff; "
+                f"make it again: {self.command}"
+            )
 
     @classmethod
     def recognises(cls, stored: dict[str, Any]) -> bool:
@@ -103,7 +124,23 @@ class COCO(Dataset):
 
     def finish(self, sample: Sample) -> Sample:
         """Make stuff background if wanted, renumber the segments that are left, drop the rows of the others."""
-        return self.renumbered(sample, sample.get("is_thing") if self.instance else None)
+        maps = {key: self.derive(key, sample) for key in self.derived if key in self.keys}
+        return self.renumbered(sample, sample.get("is_thing") if self.instance else None) | maps
+
+    def derive(self, key: str, sample: Sample) -> Tensor:
+        """Return a map made of the stored segments and what is known of each."""
+        segment = sample["segment"]
+        if key == "unlabelled":
+            return segment == 0
+        if key == "crowd":
+            row = sample["is_crowd"]
+        else:
+            row = sample["category"].to(torch.uint8)
+            row = torch.where(sample["is_thing"], row, 0) if self.instance else row
+        lookup = torch.cat([row.new_zeros(1), row])
+        if int(segment.max()) >= len(lookup):
+            raise DataError(f"{self.file}: a label map has segment {int(segment.max())}, known are 1..{len(row)}")
+        return torch.from_numpy(lookup.numpy().take(segment.numpy()))
 
 
 # -------------------------------------------------------------------------------------------------------- conversion

@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import filelock
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 def run(
     dataset: str,
     dst_dir: str | Path,
-    jobs: Mapping[str, Callable[[], Job]],
+    jobs: Mapping[Any, Callable[[], Job]],
     *,
     workers: int = 0,
     force: bool = False,

@@ -1,8 +1,8 @@
 """What all image datasets share: find the record, decode what is asked for, transform, renumber the segments."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import cv2
 import numpy as np
@@ -11,10 +11,38 @@ from torch import Tensor
 
 from ..registry import suggest
 from .lmdb import Reader
+from .numbering import renumber
 from .record import DataError
 
 Sample = dict[str, Any]
-Transform = Callable[[Sample, np.random.Generator], Sample]
+
+
+class Clip(Protocol):
+    """What chooses elements of a list or an axis: see `clip`."""
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it draws from the generator."""
+
+    def __call__(self, length: int, rng: np.random.Generator | None) -> range:
+        """Return the elements to take of so many."""
+
+
+class Transform(Protocol):
+    """What changes a sample: see `transform`."""
+
+    keys: list[str]
+
+    @property
+    def is_random(self) -> bool:
+        """Whether it draws from the generator."""
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Return the sample, changed."""
+
+
+DOUBTFUL = ("border", "crowd", "overlap", "unlabelled")  # kinds of pixels whose label is no plain fact
+RENDERED = dict.fromkeys(DOUBTFUL, "none: rendered labels are complete")
 
 
 class Dataset:
@@ -37,8 +65,14 @@ class Dataset:
     store: ClassVar[str] = ""  # dataset name in the file's header
     command: ClassVar[str] = ""  # makes the file
     offered: ClassVar[tuple[str, ...]] = ("image", "segment")
-    needed: ClassVar[tuple[str, ...]] = ()  # entries that are read beside those asked for, for `finish`
+    needed: tuple[str, ...] = ()  # entries that are read beside those asked for, for `finish`
     rows: ClassVar[tuple[str, ...]] = ()  # entries with a row per segment, row k for segment k + 1
+    derived: ClassVar[
+        dict[str, tuple[str, ...]]
+    ] = {}  # entries that `finish` makes, and the stored ones it makes them of
+    regions: ClassVar[dict[str, str]] = {}  # kinds of doubtful pixels, and the entry (h w) bool that marks them
+    without: ClassVar[dict[str, str]] = {}  # kinds that the labels lack, and why
+    class_map: ClassVar[str] = ""  # the entry that holds a map of classes, if there is one
 
     def __init__(self, file: str, keys: list[str], transforms: list | None = None, data_dir: str = "."):
         self.file = Path(data_dir) / file
@@ -47,6 +81,7 @@ class Dataset:
         for key in keys:
             if key not in self.offered:
                 raise DataError(f"{type(self).__name__} offers no key {key!r}; {suggest(key, self.offered)}")
+        self.stored = tuple(dict.fromkeys(entry for key in keys for entry in self.derived.get(key, (key,))))
         rows = [key for key in keys if key in self.rows]
         if rows and "segment" not in keys:
             raise DataError(f"{type(self).__name__}: keys {rows} have a row per segment; add 'segment' to the keys")
@@ -69,8 +104,8 @@ class Dataset:
             raise DataError(
                 f"{self.file} is a published file of another dataset, its records hold {there}; make: {self.command}"
             )
-        record = self.translated(stored, self.keys, 0)
-        for key in self.keys:
+        record = self.translated(stored, self.stored, 0)
+        for key in self.stored:
             if key not in record:
                 raise DataError(
                     f"{self.file} is a published file without {key!r}, its records hold {there}; make: {self.command}"
@@ -103,11 +138,16 @@ class Dataset:
         Raises:
             DataError: the record is damaged or lacks an entry.
         """
-        sample = self.decode(index, rng)
-        for transform in self.transforms:
+        return {"index": index, **self.prepared(self.decode(index, rng), self.transforms, self.keys, rng)}
+
+    def prepared(
+        self, sample: Sample, transforms: list[Transform], keys: list[str], rng: np.random.Generator
+    ) -> Sample:
+        """Return those entries of a decoded sample that `keys` names, transformed and finished."""
+        for transform in transforms:
             sample = transform(sample, rng)
         sample = self.finish(sample)
-        return {"index": index, **{key: _contiguous(sample[key]) for key in self.keys}}
+        return {key: _contiguous(sample[key]) for key in keys}
 
     def decode(self, index: int, rng: np.random.Generator) -> Sample:
         """Return the entries of a sample as tensors, untransformed."""
@@ -134,12 +174,12 @@ class Dataset:
         return {**sample, "segment": segment, **{key: row[kept] for key, row in rows.items()}}
 
     def record(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Return the entries that `keys` and `needed` name, as our converter stores them, whoever wrote the file.
+        """Return the entries that `stored` and `needed` name, as our converter stores them, whoever wrote the file.
 
         Raises:
             DataError: the record lacks one of them.
         """
-        keys = list(dict.fromkeys([*self.keys, *self.needed]))
+        keys = list(dict.fromkeys([*self.stored, *self.needed]))
         if self.reader.published:
             record = self.translated(self.reader.read(index), keys, index)
         else:
@@ -209,7 +249,7 @@ class Dataset:
         return torch.from_numpy(array).to(self.segment_dtype)
 
 
-def decode_image(encoded: bytes) -> np.ndarray | None:
+def decode_image(encoded: bytes | np.ndarray) -> np.ndarray | None:
     """Decode a JPEG, PNG or WebP file.
 
     Args:
@@ -245,28 +285,6 @@ def decode_label(encoded: bytes | np.ndarray, where: str) -> np.ndarray:
     if array is None:
         raise DataError(f"{where}: a label map cannot be decoded; download the file again")
     return array
-
-
-def renumber(segment: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Number the segments that occur 1..n in rising order of their old ids; 0 stays 0, whether it occurs or not.
-
-    Args:
-        segment: (...) uint8 or int32, ids.
-        keep: (m) bool, for the ids 1..m whether they stay segments; the others become 0. None keeps all.
-
-    Returns:
-        segment: (...) as given.
-        kept: (m) bool, which of the ids 1..m are among the new ones; m is the largest id without `keep`.
-    """
-    counts = torch.bincount(segment.flatten(), minlength=1 if keep is None else len(keep) + 1)
-    kept = counts[1:] > 0
-    if keep is not None:
-        if len(kept) > len(keep):
-            raise DataError(f"a label map has segment {len(kept)}, known are 1..{len(keep)}")
-        kept &= keep
-    lookup = torch.zeros(len(kept) + 1, dtype=segment.dtype)
-    lookup[1:] = kept.cumsum(0) * kept
-    return torch.from_numpy(lookup.numpy().take(segment.numpy())), kept  # eight times as fast as torch's indexing
 
 
 def _contiguous(entry: Any) -> Any:

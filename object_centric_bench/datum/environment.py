@@ -1,12 +1,12 @@
 """Handles of LMDB files for reading, one per file and process."""
 
 import os
-import struct
 import threading
 from pathlib import Path
 
 import lmdb
 
+from .pages import check_tree, newest, read_meta
 from .record import DataError
 
 _open: dict[tuple, lmdb.Environment] = {}  # by identity, per process: LMDB refuses to open one file twice
@@ -28,7 +28,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def environment(file: Path, command: str, reopen: bool = False) -> lmdb.Environment:
-    """Return this process's handle of a file; with `reopen`, notice that the file was replaced since."""
+    """Return this process's handle of a file; with `reopen`, notice that the file was replaced since, and check it."""
     path = os.path.abspath(file)
     if not reopen and path in _paths:
         return _open[_paths[path]]
@@ -41,6 +41,8 @@ def environment(file: Path, command: str, reopen: bool = False) -> lmdb.Environm
         if identity not in _open:
             _forget(path)
             check_size(file, status.st_size, command)
+            if reopen:  # not again in every worker
+                check_tree(file, f"copy or download it again, or: {command}")
             try:
                 _open[identity] = lmdb.open(
                     path, subdir=False, readonly=True, lock=False, readahead=False, meminit=False
@@ -64,23 +66,14 @@ def check_size(file: Path, size: int, command: str) -> None:
         raise DataError(f"{file} is empty; make it again: {command}")
     try:
         with file.open("rb") as stream:
-            first = _meta(stream.read(4096))
+            first = read_meta(stream.read(4096))
             if first is None:
                 raise DataError(f"{file} is not an LMDB file; make one with: {command}")
-            stream.seek(first[0])
-            second = _meta(stream.read(4096))
+            stream.seek(first.page_size)
+            second = read_meta(stream.read(4096))
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from error
-    page_size, last_page, _ = max((meta for meta in (first, second) if meta), key=lambda meta: meta[2])
+    page_size, last_page = first.page_size, newest(first, second).last_page
     if size < 2 * page_size or size < (last_page + 1) * page_size:
         expected = max(2, last_page + 1) * page_size
         raise DataError(f"{file} is cut off: {size} bytes of {expected}; copy or download it again, or: {command}")
-
-
-def _meta(page: bytes) -> tuple[int, int, int] | None:
-    """Return page size, last page number and transaction number of an LMDB meta page (64 bit, little endian)."""
-    if len(page) < 152 or struct.unpack_from("<II", page, 16) != (0xBEEFC0DE, 1):
-        return None
-    (page_size,) = struct.unpack_from("<I", page, 40)
-    last_page, transaction = struct.unpack_from("<QQ", page, 136)
-    return (page_size, last_page, transaction) if page_size >= 512 else None

@@ -8,8 +8,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
+from ..console import bar
 from ..picture import draw_segments, save_grid
 from .lmdb import Reader
 from .record import DataError
@@ -77,11 +77,12 @@ def describe(reader: Reader) -> Iterator[tuple[str, str]]:
 
 def size_text(size: int) -> str:
     """Return a number of bytes for people."""
+    left = float(size)
     for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
+        if left < 1000:
+            return f"{left:.3g} {unit}"
+        left /= 1000
+    return f"{left:.1f} GB"
 
 
 class Entry:
@@ -153,7 +154,7 @@ class Survey:
 
     def scan(self) -> None:
         """Read every sample; go on after a damaged one."""
-        for index in tqdm(range(len(self.reader)), desc=f"inspect {self.reader.file.name}", unit="sample"):
+        for index in bar(range(len(self.reader)), f"inspect {self.reader.file.name}", unit="sample"):
             try:
                 self.take(self.reader.read(index), index)
             except DataError as error:

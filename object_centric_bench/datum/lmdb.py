@@ -17,9 +17,10 @@ from typing import Any
 
 import lmdb
 import msgpack
-from tqdm import tqdm
 
+from ..console import bar
 from .environment import check_size, environment
+from .pages import check_tree
 from .record import DataError, Elements, Packed, seal, unpack, unpack_entry
 from .unpickle import unpickle
 
@@ -79,6 +80,7 @@ def count_values(file: Path) -> tuple[int, bool]:
     """
     try:
         check_size(file, file.stat().st_size, "")
+        check_tree(file, "convert again")
         with _writable(file, 0) as opened, opened.begin() as transaction:
             return opened.stat()["entries"], transaction.get(HEADER_KEY) is not None
     except (OSError, lmdb.Error) as error:
@@ -145,7 +147,7 @@ class Reader:
         self._keys: list[bytes] = []
         value = self._get(HEADER_KEY)
         self.published = value is None
-        if self.published:
+        if value is None:
             self._keys = self._published_keys()
             self.header = Header(dataset or "", len(self._keys), 255)
         else:
@@ -178,9 +180,11 @@ class Reader:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.file}: sample {index} of {len(self)}")
         where = f"{self.file}, sample {index}"
-        with environment(self.file, self.command).begin(buffers=not self.published) as transaction:
+        with environment(self.file, self.command).begin(  # type: ignore[call-overload]
+            buffers=not self.published  # its hints want True or False written out
+        ) as transaction:
             if self.published:
-                record = unpickle(self._value(transaction, self._keys[index], where), where)
+                record = unpickle(bytes(self._value(transaction, self._keys[index], where)), where)
                 if not isinstance(record, dict):
                     raise DataError(f"{where}: a record must be a dict, this one is a {type(record).__name__}")
                 return record if keys is None else {name: record[name] for name in keys if name in record}
@@ -210,6 +214,8 @@ class Reader:
             raise DataError(f"{where}: its lists differ in length: {lists}")
         numbers = None if choose is None else list(choose(next(iter(lists.values()))))
         for name, count in lists.items():
+            if type(count) is not int or not 0 <= count < (self.header.num_values or 0):
+                raise DataError(f"{where}: {name!r} is a list of {count} elements; make it again: {self.command}")
             stored = [b"%b.%b.%04d" % (key, name.encode(), n) for n in (range(count) if numbers is None else numbers)]
             values = [self._value(transaction, each, where) for each in stored]
             record[name] = [unpack_entry(self._unpack(value, where)) for value in values]
@@ -221,15 +227,22 @@ class Reader:
         Raises:
             DataError: at the first record that is missing or damaged.
         """
-        for index in tqdm(range(len(self)), desc=f"verify {self.file.name}", unit="sample"):
+        for index in bar(range(len(self)), f"verify {self.file.name}", unit="sample"):
             self.read(index)
 
     def _get(self, key: bytes) -> bytes | None:
         with environment(self.file, self.command).begin() as transaction:
+            found = self._found(transaction, key, str(self.file))
+            return None if found is None else bytes(found)
+
+    def _found(self, transaction: lmdb.Transaction, key: bytes, where: str) -> bytes | memoryview | None:
+        try:
             return transaction.get(key)
+        except lmdb.Error as error:
+            raise DataError(f"{where}: the file is damaged ({error}); make it again: {self.command}") from error
 
     def _value(self, transaction: lmdb.Transaction, key: bytes, where: str) -> bytes | memoryview:
-        value = transaction.get(key)
+        value = self._found(transaction, key, where)
         if value is None:
             raise DataError(f"{where}: there is no record {key!r}; the file is damaged, make it again: {self.command}")
         return value
@@ -237,7 +250,7 @@ class Reader:
     def _unpack(self, value: bytes | memoryview, where: str) -> Any:
         try:
             return unpack(value)
-        except DataError as error:
+        except Exception as error:  # whatever MessagePack says about bytes that passed the checksum
             raise DataError(f"{where}: {error}; make it again: {self.command}") from error
 
     def _read_header(self, value: bytes) -> Header:
@@ -253,6 +266,9 @@ class Reader:
             header = Header(**fields)
         except TypeError as error:
             raise DataError(f"{self.file}: unreadable header ({error}); make it again: {self.command}") from error
+        numbers = [header.num_samples, header.max_segment, *([] if header.num_values is None else [header.num_values])]
+        if not all(type(number) is int and 0 <= number < 1 << 32 for number in numbers):
+            raise DataError(f"{self.file}: unreadable header ({fields}); make it again: {self.command}")
         entries = environment(self.file, self.command).stat()["entries"] - 1
         announced = header.num_samples if header.num_values is None else header.num_values
         if entries != announced:

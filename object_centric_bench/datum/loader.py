@@ -20,6 +20,7 @@ from .record import DataError
 # boxes are (n 4), of videos (t n 4); visibility is (t n)
 PER_SEGMENT = {"box": -2, "category": -1, "is_thing": -1, "is_crowd": -1, "visibility": -1}
 EVAL_SEED = 0  # an evaluation with random transforms draws the same each time
+GRACE = 60  # seconds that a worker goes on after SIGTERM, so that the parent can end its step and save
 PREFETCH = 2  # batches per worker
 
 
@@ -38,6 +39,8 @@ def batches(
     num_workers: int = 0,
     pin_memory: bool = False,
     start_method: str | None = None,
+    rank: int = 0,
+    processes: int = 1,
 ) -> Iterator[dict[str, Any]]:
     """Yield the batches of steps `start_step` to `total_steps - 1`, each epoch in an order of its own.
 
@@ -45,13 +48,16 @@ def batches(
 
     Args:
         dataset: gives the samples.
-        batch_size: the last batch of an epoch may be smaller.
+        batch_size: over all processes; the last batch of an epoch may be smaller.
         seed: non-negative.
         total_steps: the step before which to end.
         start_step: steps done before.
         num_workers: processes that read and decode; 0 does it here.
         pin_memory: put batches where CUDA copies them from without waiting.
         start_method: of the workers: fork, spawn or forkserver; None is the system's default.
+        rank: number of this process, which gets every `processes`-th sample of a batch from the `rank`-th on.
+        processes: how many share the batches. One whose part of a batch is empty gets the batch's first sample, which
+            must not count there: `part` says 0.
 
     Yields:
         The samples' entries with a leading b, `index` (b) int64 among them; those of `PER_SEGMENT` padded with zeros to
@@ -63,7 +69,7 @@ def batches(
     """
     if batch_size < 1 or seed < 0 or start_step < 0:
         raise ValueError(f"batch_size {batch_size}, seed {seed}, start_step {start_step}: 1, 0 and 0 at least")
-    schedule = Schedule(len(dataset), batch_size, seed, start_step, total_steps)
+    schedule = Schedule(len(dataset), batch_size, seed, start_step, total_steps, rank, processes)
     yield from _load(dataset, schedule, seed, num_workers, pin_memory, start_method)
 
 
@@ -73,11 +79,16 @@ def eval_batches(
     num_workers: int = 0,
     pin_memory: bool = False,
     start_method: str | None = None,
+    rank: int = 0,
+    processes: int = 1,
 ) -> Iterator[dict[str, Any]]:
-    """Yield every sample once, in the order of the store; arguments and errors as for `batches`."""
+    """Yield every sample once, in the order of the store; arguments and errors as for `batches`.
+
+    A process gets whole batches, every `processes`-th from the `rank`-th on.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size {batch_size}: 1 at least")
-    starts = range(0, len(dataset), batch_size)
+    starts = range(0, len(dataset), batch_size)[rank::processes]
     schedule = [[(0, index) for index in range(start, min(start + batch_size, len(dataset)))] for start in starts]
     yield from _load(dataset, schedule, EVAL_SEED, num_workers, pin_memory, start_method)
 
@@ -91,6 +102,8 @@ class Schedule(Sampler):
     seed: int
     start_step: int
     total_steps: int
+    rank: int = 0
+    processes: int = 1
 
     def __len__(self) -> int:
         return max(0, self.total_steps - self.start_step)
@@ -103,7 +116,16 @@ class Schedule(Sampler):
             if epoch != known:
                 order, known = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples), epoch
             start = position * self.batch_size
-            yield [(epoch, int(index)) for index in order[start : start + self.batch_size]]
+            batch = order[start : start + self.batch_size]
+            own = batch[self.rank :: self.processes]
+            yield [(epoch, int(index)) for index in (own if len(own) else batch[:1])]
+
+
+def part(num_samples: int, batch_size: int, step: int, rank: int, processes: int) -> float:
+    """Return which part of a step's samples a process has, so that these parts sum to 1 over processes."""
+    position = step % math.ceil(num_samples / batch_size)
+    size = min(batch_size, num_samples - position * batch_size)
+    return len(range(rank, size, processes)) / size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +172,7 @@ def _load(
         _Samples(dataset, seed),
         batch_sampler=schedule,
         num_workers=num_workers,
-        collate_fn=collate,
+        collate_fn=getattr(dataset, "collate", collate),  # one that measures has its own
         pin_memory=pin_memory,
         worker_init_fn=_start_worker,
         prefetch_factor=PREFETCH if num_workers else None,
@@ -176,7 +198,10 @@ def _load(
 
 def _start_worker(number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the handler that a command line set for itself
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # clusters send it to all processes; it means the parent
+    # SIGTERM as well, or it means this worker, whose parent gave it time to end by itself
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
@@ -190,17 +215,19 @@ def collate(samples: list[dict[str, Any] | _Failure]) -> dict[str, Any] | _Failu
     Returns:
         The batch; or the first message, or one about entries that differ in size.
     """
+    whole = []
     for sample in samples:
         if isinstance(sample, _Failure):
             return sample
+        whole.append(sample)
     batch = {}
-    for key in samples[0]:
-        entries = [sample[key] for sample in samples]
+    for key in whole[0]:
+        entries = [sample[key] for sample in whole]
         shapes = sorted({tuple(entry.shape) for entry in entries if isinstance(entry, torch.Tensor)})
         if len(shapes) <= 1:
             batch[key] = default_collate(entries)
             continue
-        indices = [sample["index"] for sample in samples]
+        indices = [sample["index"] for sample in whole]
         differ = f"samples {indices} differ in the size of {key!r}: {shapes}"
         if key not in PER_SEGMENT:
             return _Failure(f"{differ}; add a Resize to one size")

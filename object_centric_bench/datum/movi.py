@@ -11,22 +11,23 @@ import torch
 
 from ..registry import register
 from . import conversion, movi_source, published_video
-from .dataset import Dataset, Sample, decode_image, decode_label
+from .dataset import RENDERED, Dataset, Sample, decode_image, decode_label
 from .flow import decode_flow, encode_flow, measure
 from .record import DataError
 
 SOURCE = """\
-Download with Google's gsutil (https://cloud.google.com/storage/docs/gsutil_install), movi_d or any of movi_a to movi_f:
+Download movi_d, or any of movi_a to movi_f, with Google's gsutil
+(https://cloud.google.com/storage/docs/gsutil_install):
   mkdir -p RAW/movi_d/256x256
   gsutil -m cp -r gs://kubric-public/tfds/movi_d/256x256/1.0.0 RAW/movi_d/256x256
-There are some 9750 scenes for training and 250 for validation; expect 20 MB each at 256x256 (an estimate from scenes
-like these), 200 GB in all. The test split is not needed. --src_dir is this folder, or one above if no other of its kind
-lies below:
+There are some 9750 scenes for training and 250 for validation; expect 20 MB each at 256x256 (an
+estimate from scenes like these), 200 GB in all. The test split is not needed. --src_dir is this
+folder, or one above if no other of its kind lies below:
   movi_d/256x256/1.0.0/dataset_info.json                            (not required)
   movi_d/256x256/1.0.0/features.json                                (not required)
   movi_d/256x256/1.0.0/movi_d-train.tfrecord-00000-of-0NNNN ...
   movi_d/256x256/1.0.0/movi_d-validation.tfrecord-00000-of-0NNNN ...
-Other resolutions and lengths are taken as they are. Neither TensorFlow nor tensorflow-datasets is needed.
+Other resolutions and lengths are taken as they are. TensorFlow is not needed.
 """
 
 
@@ -62,6 +63,7 @@ class MOVi(Dataset):
     )  # stored with a minimum and a maximum
     tables: ClassVar[tuple[str, ...]] = ("box", "visibility")  # with a row per frame, stored in one piece
     offered = ("video", "segment", *tables, *ranged, "category")
+    without = RENDERED
 
     def __init__(
         self,

@@ -142,7 +142,7 @@ def shard_lengths(folder: Path, split: str, count: int) -> list[int | None]:
         return [None] * count
     try:
         splits = {entry["name"]: entry for entry in source.read_json(file)["splits"]}
-        lengths = [int(length) for length in splits[split]["shardLengths"]]
+        lengths: list[int | None] = [int(length) for length in splits[split]["shardLengths"]]
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, DataError):
             raise

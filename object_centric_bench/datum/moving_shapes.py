@@ -15,9 +15,7 @@ from . import conversion, shapes
 from .movi import MOVi
 from .record import DataError, Packed, pack
 
-SOURCE = (
-    """Nothing to download: videos are drawn by this program, from the seed. A set for demos and tests, no benchmark."""
-)
+SOURCE = """Nothing to download: videos are drawn by this program, from the seed. For demos and tests."""
 MIN_OBJECTS, MAX_OBJECTS = 2, 5
 MIN_SPEED, MAX_SPEED = 1.5 / 128, 5 / 128  # of the picture's side, per frame
 MARGIN = 0.7  # of an object's radius that its centre keeps from the border

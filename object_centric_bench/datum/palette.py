@@ -23,9 +23,10 @@ def decode_palette(encoded: bytes, file: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     index = source.decode_indices(encoded, file)
     with Image.open(io.BytesIO(encoded)) as picture:
-        rgb = picture.palette.getdata()[1] if picture.mode == "P" else np.arange(256, dtype=np.uint8).repeat(3)
+        rgb = None if picture.palette is None else picture.palette.getdata()[1]
+        stored = rgb if picture.mode == "P" and rgb is not None else bytes(np.arange(256, dtype=np.uint8).repeat(3))
     colours = np.zeros(768, np.uint32)  # a palette may be shorter
-    colours[: len(rgb)] = np.frombuffer(rgb, np.uint8)
+    colours[: len(stored)] = np.frombuffer(stored, np.uint8)
     return index, colours.reshape(256, 3) @ np.array([1, 1 << 8, 1 << 16], np.uint32)
 
 

@@ -7,7 +7,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -23,7 +23,7 @@ AHEAD = 4  # messages per worker that may wait; with `chunk` items each they bou
 
 def ordered_map(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, chunk: int = 8
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield `function(item)` per item, in order.
 
     Args:
@@ -64,7 +64,9 @@ def _start_worker() -> None:
 
 def _end_with_parent() -> None:
     """End this process when its parent is gone, killed with no time to say so."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    parent = multiprocessing.parent_process()
+    if parent is not None:  # which it never is in a worker
+        multiprocessing.connection.wait([parent.sentinel])
     os._exit(1)
 
 

@@ -107,10 +107,11 @@ class _Video:
         return sum(packet.size > 0 for packet in self.packets)  # the last one, empty, only makes the decoder finish
 
     def read(self, numbers: list[int], layout: str) -> list[np.ndarray]:
-        """Decode from the start, for frames build on those before, to the last one wanted; convert those wanted."""
+        """Decode from the last key frame before those wanted, for frames build on others; convert those wanted."""
         wanted, found = set(numbers), {}
+        start = self.key_frame(min(numbers))
         try:
-            for number, frame in zip(range(max(numbers) + 1), self.frames(), strict=False):
+            for number, frame in zip(range(start, max(numbers) + 1), self.frames(start), strict=False):
                 if number in wanted:
                     found[number] = to_array(frame, layout)
         except (self.av.FFmpegError, ValueError) as error:
@@ -119,9 +120,16 @@ class _Video:
             raise DataError(f"{self.where}: frame {min(wanted - found.keys())} is missing; download the file again")
         return [found[number] for number in numbers]
 
-    def frames(self) -> Iterator[Any]:
-        """Yield decoded frames, one by one."""
-        for packet in self.packets:
+    def key_frame(self, number: int) -> int:
+        """Return the last key frame that is not after a frame; 0 where packets are not in the order of the frames."""
+        times = [packet.pts for packet in self.packets[: len(self)]]
+        if any(time is None for time in times) or times != sorted(times):
+            return 0
+        return max((at for at in range(number + 1) if self.packets[at].is_keyframe), default=0)
+
+    def frames(self, start: int) -> Iterator[Any]:
+        """Yield decoded frames from a key frame on, one by one."""
+        for packet in self.packets[start:]:
             yield from packet.decode()
 
 

@@ -34,7 +34,7 @@ class Packed(NamedTuple):
 class Elements(NamedTuple):
     """Stands for a list whose elements are stored by themselves."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides `tuple.count`, which means nothing here
 
 
 def pack(record: dict[str, Any]) -> Packed:
@@ -60,7 +60,7 @@ def pack(record: dict[str, Any]) -> Packed:
     return Packed((("", seal(msgpack.packb(main))), *sorted(values)), highest)
 
 
-def unpack(value: bytes) -> Any:
+def unpack(value: bytes | memoryview) -> Any:
     """Return what was packed: for a main value a dict whose arrays are still packed, see `unpack_entry`.
 
     Raises:
@@ -103,7 +103,14 @@ def _pack_array(entry: Any) -> Any:
 
 
 def inflate(data: bytes) -> bytes:
-    """Return what zstd compressed."""
+    """Return what zstd compressed.
+
+    Raises:
+        DataError: it is larger than any entry; zstd itself takes a stated size at its word.
+    """
+    stated = zstandard.frame_content_size(data)  # -1: not stated
+    if stated > MAX_INFLATED:
+        raise DataError(f"an entry of {stated} bytes; at most {MAX_INFLATED} are read")
     return zstandard.ZstdDecompressor().decompress(data, max_output_size=MAX_INFLATED)
 
 

@@ -12,12 +12,10 @@ import numpy as np
 
 from ..registry import register
 from . import conversion
-from .dataset import Dataset
+from .dataset import RENDERED, Dataset
 from .record import DataError, Packed, pack
 
-SOURCE = (
-    """Nothing to download: scenes are drawn by this program, from the seed. A set for demos and tests, no benchmark."""
-)
+SOURCE = """Nothing to download: scenes are drawn by this program, from the seed. For demos and tests."""
 SPLITS = ("train", "val")  # a split's position is part of its seed
 MIN_OBJECTS, MAX_OBJECTS = 2, 6
 MIN_RADIUS, MAX_RADIUS = 13 / 128, 28 / 128  # of the picture's side
@@ -37,6 +35,7 @@ class Shapes(Dataset):
 
     store = "shapes"
     command = "python convert.py shapes --dst_dir OUT"
+    without = RENDERED
 
     def __init__(self, file: str, keys: list[str], transforms: list | None = None, data_dir: str = "."):
         super().__init__(file, keys, transforms, data_dir)

@@ -60,8 +60,8 @@ def decode_avi(key: str, value: bytes, where: str) -> np.ndarray | None:
         return None
     layout = "gray" if key == "segment" else "rgb24"
     try:
-        with av.open(io.BytesIO(value)) as container:
-            array = np.stack([frame.to_ndarray(format=layout) for frame in container.decode(video=0)])
+        with av.open(io.BytesIO(value), "r") as container:
+            array: np.ndarray = np.stack([frame.to_ndarray(format=layout) for frame in container.decode(video=0)])
     except Exception as error:  # whatever FFmpeg says about damaged bytes
         raise DataError(f"{where} cannot be decoded ({error}); download the file again") from error
     if is_wide(key):

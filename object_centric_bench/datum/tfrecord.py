@@ -149,7 +149,8 @@ def _entry(view: memoryview, where: str) -> tuple[str, memoryview]:
 
 
 def _values(feature: memoryview, where: str) -> Values:
-    kind, parts = 0, []
+    kind = 0
+    parts: list[memoryview] = []
     for number, wire, value in _fields(feature, where):
         if number in (BYTES_LIST, FLOAT_LIST, INT64_LIST):
             if number != kind:  # one of the three: the last counts
@@ -166,7 +167,7 @@ def _values(feature: memoryview, where: str) -> Values:
 def _floats(elements: Iterator[tuple[int, int | memoryview]], where: str) -> np.ndarray:
     found = bytearray()  # one array for packed and single numbers
     for wire, value in elements:
-        if wire not in (LENGTH, FIXED32) or len(value) % 4:
+        if wire not in (LENGTH, FIXED32) or isinstance(value, int) or len(value) % 4:
             raise DataError(f"{where}: damaged list of floats; download the file again")
         found += value
     return np.frombuffer(found, "<f4")
@@ -178,7 +179,7 @@ def _integers(elements: Iterator[tuple[int, int | memoryview]], where: str) -> n
         if wire == VARINT:
             single.append(value)
             continue
-        if wire != LENGTH:
+        if wire != LENGTH or isinstance(value, int):
             raise DataError(f"{where}: damaged list of integers; download the file again")
         arrays += [np.array(single, np.uint64).view(np.int64), decode_varints(value, where)]
         single = []
@@ -209,7 +210,7 @@ def decode_varints(data: bytes | memoryview, where: str = "record") -> np.ndarra
         lengths = np.diff(ends, prepend=-1)
         if not ends.size or lengths.max() > 10 or (start + BLOCK >= len(source) and ends[-1] != len(block) - 1):
             raise DataError(f"{where}: damaged integers; download the file again")
-        value = block[ends].astype(np.uint64)
+        value: np.ndarray = block[ends].astype(np.uint64)
         shortest = lengths.min()
         for k in range(1, lengths.max()):
             longer = (value << 7) | (block[ends - k] & 127)  # a number shorter than that reads a neighbour's byte ...
@@ -221,7 +222,7 @@ def decode_varints(data: bytes | memoryview, where: str = "record") -> np.ndarra
 
 
 def _message(value: int | memoryview, wire: int, where: str) -> memoryview:
-    if wire != LENGTH:
+    if wire != LENGTH or isinstance(value, int):
         raise DataError(f"{where}: is no tf.train.Example, or damaged; download the file again")
     return value
 

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from ..registry import register
 from .dataset import Sample
-from .geometry import crop_box, flip_box, nearest_exact, scale_flow
+from .geometry import crop_box, flip_box, nearest_exact, scale_flow, separate
 
 ATTEMPTS = 10  # crops drawn before the fallback
 FLOWS = ("forward_flow", "backward_flow")
@@ -90,8 +91,8 @@ class RandomCrop:
     def __init__(
         self,
         keys: list[str],
-        scale: list[float] = (0.75, 1.0),
-        ratio: list[float] = (3 / 4, 4 / 3),
+        scale: tuple[float, float] = (0.75, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
         value: float = 0.0,
     ):
         for name, bounds in (("scale", scale), ("ratio", ratio)):
@@ -217,12 +218,19 @@ class Resize:
 
     def interpolate(self, picture: Tensor, size: tuple[int, int]) -> Tensor:
         """Return (... c h w), antialiased."""
-        return tv.resize(picture, list(size), InterpolationMode(self.mode), antialias=True)
+        if picture.dtype != torch.uint8:
+            return tv.resize(picture, list(size), InterpolationMode(self.mode), antialias=True)
+        # the same kernel as torchvision's, a third faster where the channels of a pixel are neighbours
+        frames = picture.reshape(-1, *picture.shape[-3:]).contiguous(memory_format=torch.channels_last)
+        frames = interpolate(frames, size, mode=self.mode, antialias=True)
+        return separate(frames).reshape(*picture.shape[:-2], *size)
 
     def target(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width that a picture gets."""
+        if not isinstance(self.size, int):
+            return self.size[0], self.size[1]
         if not self.keep_aspect:
-            return (self.size, self.size) if isinstance(self.size, int) else tuple(self.size)
+            return self.size, self.size
         short, long = self.size, int(self.size * max(height, width) / min(height, width))
         if self.max_size is not None and long > self.max_size:
             short, long = int(self.max_size * short / long), self.max_size
@@ -300,10 +308,11 @@ class Normalize:
         if picture.ndim < 3 or picture.shape[-3] != len(self.mean):
             raise ValueError(f"Normalize has numbers for {len(self.mean)} channels, got (... c h w) {[*picture.shape]}")
         if device not in self.constants:
-            self.constants[device] = tuple(
+            mean, std = (
                 torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
                 for values in (self.mean, self.std)
             )
+            self.constants[device] = mean, std
         mean, std = self.constants[device]
         return (picture - mean).div_(std)
 

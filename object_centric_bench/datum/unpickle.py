@@ -2,11 +2,16 @@
 
 import io
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
 
 from .record import ZSTD_MAGIC, DataError, checked_dtype, inflate
+
+PUTS, GETS = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), ("GET", "BINGET", "LONG_BINGET")  # operations of pickles
+TUPLES = ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
+REFUSED = ("DUP", "EMPTY_SET", "FROZENSET", "ADDITEMS")
 
 
 def unpickle(value: bytes, where: str) -> Any:
@@ -25,7 +30,8 @@ def unpickle(value: bytes, where: str) -> Any:
     try:
         if value[:4] == ZSTD_MAGIC:
             value = inflate(value)
-        return _plain(_Unpickler(value, where).load())
+        _require_modest(value, where)
+        return _plain(_Unpickler(value, where).load(), {})
     except DataError:
         raise
     except Exception as error:  # damaged pickles fail in any way: EOFError, TypeError, KeyError, struct.error...
@@ -99,7 +105,7 @@ class _FromBuffer:
 def _array(data: Any, dtype: _DType, shape: tuple, order: str) -> np.ndarray:
     if not isinstance(data, (bytes, bytearray)) or not isinstance(dtype, _DType):
         raise DataError("arrays of objects are refused")
-    return np.frombuffer(bytearray(data), dtype.dtype).reshape(shape, order=order)
+    return np.frombuffer(bytearray(data), dtype.dtype).reshape(shape, order=order)  # type: ignore[call-overload]  # any text may stand there
 
 
 _ALLOWED = {
@@ -123,9 +129,40 @@ class _Unpickler(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_plain(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(entry) for entry in value)
-    return value.plain() if hasattr(value, "plain") else value
+def _require_modest(value: bytes, where: str) -> None:
+    """Walk through a pickle's operations without doing them, and refuse those whose cost is out of all proportion.
+
+    Python's unpickler makes room for as many remembered objects as the highest number among them says, gigabytes. And
+    tuples of tuples, each twice the same, take longer than a life to hash: no writer of datasets shares tuples.
+
+    Raises:
+        DataError: such an operation, or one that builds a set.
+    """
+    remembered, tuples, before = 0, set(), ""
+    for operation, argument, _ in pickletools.genops(value):
+        name = operation.name
+        if name in PUTS:
+            number = remembered if name == "MEMOIZE" else argument or 0
+            if number > len(value):
+                raise DataError(f"{where}: damaged pickle (object number {number} of {len(value)} bytes)")
+            remembered += 1
+            if before in TUPLES:
+                tuples.add(number)
+            else:
+                tuples.discard(number)
+            continue  # the object stays on top
+        if name in REFUSED or (name in GETS and argument in tuples):
+            raise DataError(f"{where}: the pickle has sets, or tuples that stand in several places, which is refused")
+        before = name
+
+
+def _plain(value: Any, done: dict[int, Any]) -> Any:
+    """Return a value with the stand-ins replaced; what stands in several places is made once."""
+    if not isinstance(value, (dict, list, tuple)):
+        return value.plain() if hasattr(value, "plain") else value
+    if id(value) not in done:
+        if isinstance(value, dict):
+            done[id(value)] = {_plain(key, done): _plain(entry, done) for key, entry in value.items()}
+        else:
+            done[id(value)] = type(value)(_plain(entry, done) for entry in value)
+    return done[id(value)]

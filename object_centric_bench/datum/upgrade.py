@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from ..console import bar
 from . import conversion
 from .clevrtex import ClevrTex
 from .coco import COCO
@@ -97,7 +97,7 @@ def _prove(reader: Reader, unproven: Path, name: str, options: tuple, keys: tupl
         raise DataError(f"{unproven} has not as many samples as {reader.file}")
     compare = functools.partial(_compare, str(reader.file), str(unproven), name, options, keys)
     done = ordered_map(compare, range(len(reader)), workers)
-    for _ in tqdm(done, desc=f"compare {unproven.name}", total=len(reader), unit="sample"):
+    for _ in bar(done, f"compare {unproven.name}", total=len(reader), unit="sample"):
         pass
 
 

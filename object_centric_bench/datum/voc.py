@@ -5,7 +5,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import cv2
 import numpy as np
@@ -70,6 +70,12 @@ class VOC(Dataset):
     command = "python convert.py voc --src_dir RAW --dst_dir OUT"
     rows = ("category",)
     offered = ("image", "segment", "ignore", "semantic", *rows)
+    regions: ClassVar[dict[str, str]] = {"border": "ignore", "unlabelled": "ignore"}
+    without: ClassVar[dict[str, str]] = {
+        "crowd": "none: every object has a segment of its own",
+        "overlap": "none: VOC's segments do not overlap",
+    }
+    class_map = "semantic"
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import logging
 import os
 import struct
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from ..console import bar
 from .lmdb import Header, count_values, header_value, sample_values, write_values
 from .parallel import ordered_map
 from .record import DataError, Packed
@@ -100,11 +101,11 @@ class Writer:
         if not done:
             for path in (self.partial, self.progress):
                 path.unlink(missing_ok=True)
-        bar = tqdm(desc=self.file.name, total=len(self.job.items), initial=done, unit="sample", mininterval=0.5)
-        with bar, contextlib.closing(self.outcomes(done)) as outcomes:
+        shown = bar(desc=self.file.name, total=len(self.job.items), initial=done, unit="sample", mininterval=0.5)
+        with shown, contextlib.closing(self.outcomes(done)) as outcomes:
             for outcome in outcomes:
                 self.add(outcome)
-                bar.update()
+                shown.update()
         if not finished:
             self.finish()
         refuse_existing(self.file, self.force)  # it may have appeared in the meantime
@@ -113,7 +114,7 @@ class Writer:
         _sync(self.file.parent)
         return self.messages
 
-    def outcomes(self, done: int) -> Iterator[_Outcome]:
+    def outcomes(self, done: int) -> Generator[_Outcome, None, None]:
         """Yield what becomes of each item after the first `done`."""
         items = itertools.islice(self.job.items, done, None)
         return ordered_map(self.attempt, items, self.workers, self.job.chunk)
@@ -186,8 +187,8 @@ class Writer:
             there, finished = count_values(self.partial)
         except DataError:  # killed before the first commit
             return 0, False
-        lines = self.progress.read_bytes()
-        lines = list(PROGRESS.iter_unpack(lines[: len(lines) - len(lines) % PROGRESS.size]))
+        stored = self.progress.read_bytes()
+        lines = list(PROGRESS.iter_unpack(stored[: len(stored) - len(stored) % PROGRESS.size]))
         sizes = list(itertools.accumulate((size for *_, size in lines), initial=0))
         if there - finished not in sizes:
             return 0, False

@@ -43,12 +43,18 @@ def test_the_orientation_in_exif_is_ignored():
     assert decode_image(turned).shape == (4, 6, 3)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=150)
 @given(
-    arrays.arrays(np.int32, arrays.array_shapes(min_dims=2, max_dims=2, max_side=10), elements=st.integers(0, 12)),
+    st.sampled_from([np.uint8, np.int32]).flatmap(
+        lambda dtype: arrays.arrays(
+            dtype, arrays.array_shapes(min_dims=2, max_dims=3, max_side=10), elements=st.integers(0, 12)
+        )
+    ),
     st.lists(st.booleans(), min_size=12, max_size=12) | st.none(),
+    st.booleans(),
 )
-def test_renumbering(segment, keep):
+def test_renumbering(segment, keep, is_view):
+    segment = segment[..., ::2] if is_view else segment  # such as a crop
     result, kept = renumber(torch.from_numpy(segment), None if keep is None else torch.tensor(keep))
     left = [i for i in range(1, 13) if (segment == i).any() and (keep is None or keep[i - 1])]
     expected = np.zeros_like(segment)
@@ -56,7 +62,15 @@ def test_renumbering(segment, keep):
         expected[segment == old] = new
     np.testing.assert_array_equal(result, expected)
     assert (torch.nonzero(kept).flatten() + 1).tolist() == left
-    assert result.dtype == torch.int32
+    assert len(kept) == (segment.max() if keep is None else 12)
+    assert result.numpy().dtype == segment.dtype
+
+
+def test_renumbering_all_ids_of_8_bits():
+    segment = torch.arange(256, dtype=torch.uint8).flip(0).reshape(16, 16)
+    keep = torch.arange(1, 256) % 2 == 1
+    assert torch.equal(renumber(segment)[0], segment)
+    assert torch.equal(renumber(segment, keep)[0], torch.where(segment % 2 == 1, segment // 2 + 1, 0).to(torch.uint8))
 
 
 def test_background_stays_zero_even_where_it_does_not_occur():

@@ -173,18 +173,28 @@ def test_only_the_frames_of_the_clip_are_decoded(movi_stores, monkeypatch):
         assert len(shown) + len(pictures) == number
 
 
-def test_decoding_ends_with_the_last_frame_of_the_clip(movi_stores, monkeypatch):
-    dataset = MOVi("train.lmdb", ["video"], clip=FixedClip(2, 5), data_dir=str(movi_stores["2025"]))
+@pytest.mark.parametrize("key, clip, expected", [("video", (2, 5), (0, 5)), ("segment", (14, 17), (12, 17))])
+def test_decoding_goes_from_a_key_frame_to_the_last_frame_of_the_clip(movi_stores, monkeypatch, key, clip, expected):
+    """The segments have a second key frame in the middle, the pictures have only one, at the start."""
+    dataset = MOVi("train.lmdb", [key], clip=FixedClip(*clip), data_dir=str(movi_stores["2025"]))
     numbers, frames = [], published_video._Video.frames
 
-    def counted(video):
-        for number, each in enumerate(frames(video)):
+    def counted(video, start):
+        for number, each in enumerate(frames(video, start), start):
             numbers.append(number)
             yield each
 
     monkeypatch.setattr(published_video._Video, "frames", counted)
     dataset.sample(0, RNG)
-    assert numbers == [0, 1, 2, 3, 4]
+    assert numbers == list(range(*expected))
+
+
+def test_frames_stored_in_another_order_are_decoded_from_the_start(movi_stores):
+    record = Reader(movi_stores["2025"] / "train.lmdb").read(0)
+    video = published_video._Video(record["segment"], "here")
+    assert [video.key_frame(number) for number in (0, 11, 12, 23)] == [0, 0, 12, 12]
+    video.packets[20], video.packets[21] = video.packets[21], video.packets[20]
+    assert video.key_frame(23) == 0
 
 
 def test_only_what_is_asked_for_is_read(movi_stores, monkeypatch):

@@ -3,12 +3,19 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import interpolate
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as tv
 
-from object_centric_bench.datum.geometry import crop_box, nearest_exact
+from object_centric_bench.datum.geometry import crop_box, nearest_exact, separate
 from object_centric_bench.datum.transform import FLOWS, CenterCrop, Normalize, RandomCrop, RandomFlip, Resize
 from object_centric_bench.registry import CLASSES
+
+# torchvision before 0.29 takes a detour over floats on some processors, and rounds to the next level in places
+LEVELS = 0 if tuple(map(int, torchvision.__version__.split(".")[:2])) >= (0, 29) else 1
 
 
 @settings(deadline=None, max_examples=50)
@@ -212,6 +219,30 @@ def test_label_maps_of_all_types(dtype):
     for key in keys:
         assert out[key].dtype == dtype
         assert (out[key] == label[:4, :6].flip(-1).repeat_interleave(2, 0).repeat_interleave(2, 1)).all()
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 50), (1, 40, 50), (4, 40, 50), (2, 3, 40, 50), (2, 2, 3, 40, 50)])
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("is_decoded", [True, False], ids=["channels last", "channels first"])
+def test_pictures_are_resized_as_torch_and_torchvision_do(shape, mode, is_decoded):
+    """Whatever their order in memory: the order that is fast must not change a bit."""
+    picture = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    if is_decoded:
+        picture = picture.movedim(-3, -1).contiguous().movedim(-1, -3)
+    picture = picture[..., 3:38, 5:46]
+    resized = Resize(["image"], [16, 24], mode)({"image": picture})["image"]
+    flat = picture.reshape(-1, *picture.shape[-3:]).contiguous()
+    expected = interpolate(flat, [16, 24], mode=mode, antialias=True).reshape(resized.shape)
+    assert torch.equal(resized, expected) and resized.is_contiguous() and resized.dtype == torch.uint8
+    theirs = tv.resize(picture, [16, 24], InterpolationMode(mode), antialias=True)
+    assert (resized.int() - theirs.int()).abs().max() <= LEVELS
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_separating_changes_the_order_in_memory_only(dtype):
+    pictures = torch.arange(2 * 3 * 4 * 5).reshape(2, 4, 5, 3).permute(0, 3, 1, 2).to(dtype)
+    separated = separate(pictures)
+    assert torch.equal(separated, pictures) and separated.is_contiguous() and not pictures.is_contiguous()
 
 
 def test_crops_are_views():

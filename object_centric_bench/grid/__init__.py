@@ -1,0 +1,1 @@
+"""Many runs: train and score what is missing, tables over seeds, paired comparison. Imports no PyTorch."""

@@ -1,93 +1,89 @@
-"""Make the LMDB files of a dataset from its official download, look into such files, or bring published ones up to date
+"""Make the LMDB files of a dataset from its official download, or inspect or upgrade such files.
 
-python convert.py coco --src_dir RAW --dst_dir data/coco
-python convert.py inspect data/coco/val.lmdb --pictures out
-python convert.py upgrade downloaded/val.lmdb data/voc/val.lmdb --labels merged
+What to download for a dataset and where to unpack it: python convert.py coco --help
 """
 
 import argparse
+import importlib
 import inspect
 import logging
-import os
-import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
-from typing import Any, Literal, get_args, get_origin
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from object_centric_bench import commandline
-from object_centric_bench.datum import clevrtex, coco, inspection, movi, moving_shapes, shapes, upgrade, voc
-from object_centric_bench.datum.record import DataError
 
-# A dataset is a module with `SOURCE`, what to download and how to unpack it, and `convert(...)`, whose arguments become
-# the flags and whose docstring explains them.
-DATASETS = {each.__name__.split(".")[-1]: each for each in (clevrtex, coco, voc, movi, shapes, moving_shapes)}
-TOOLS: dict[str, Callable[..., Any]] = {"inspect": inspection.inspect, "upgrade": upgrade.upgrade}
+# A dataset is a module of `datum` with `SOURCE`, what to download and how to unpack it, and `convert(...)`, whose
+# arguments become the flags and whose docstring explains them.
+DATASETS = ("clevrtex", "coco", "voc", "movi", "shapes", "moving_shapes")
+COMMANDS = {name: (name, "convert") for name in DATASETS}  # name -> module and function
+COMMANDS |= {"inspect": ("inspection", "inspect"), "upgrade": ("upgrade", "upgrade")}
+EXAMPLES = {name: f"--src_dir RAW --dst_dir data/{name}" for name in ("clevrtex", "coco", "voc")}
+EXAMPLES |= {
+    "movi": "--src_dir RAW/movi_d --dst_dir data/movi_d",
+    "shapes": "--dst_dir data/shapes",
+    "moving_shapes": "--dst_dir data/moving_shapes --frames 12",
+    "inspect": "data/coco/val.lmdb --pictures out",
+    "upgrade": "downloaded/val.lmdb data/voc/val.lmdb --labels merged",
+}
+EXIT_CODES = "exit codes: 0 done, 2 something to set right, 130 interrupted; the same command goes on"
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser with a sub-command per dataset and per tool."""
-    raw = argparse.RawDescriptionHelpFormatter  # keeps the lines of a text
-    sources = "\n".join(f"{name}\n{'-' * len(name)}\n{module.SOURCE}" for name, module in DATASETS.items())
+def load(name: str) -> Callable[..., Any]:
+    """Return a command's function."""
+    module, function = COMMANDS[name]
+    return getattr(importlib.import_module(f"object_centric_bench.datum.{module}"), function)
+
+
+def make_parser(chosen: str | None) -> argparse.ArgumentParser:
+    """Return the parser with a sub-command per dataset and per tool, of which the chosen one has its arguments."""
+    raw = partial(argparse.RawDescriptionHelpFormatter, width=100)  # keeps the lines of a text
+    folder = Path(__file__).parent / "object_centric_bench" / "datum"
+    described = {
+        name: commandline.describe(folder / f"{module}.py", function) for name, (module, function) in COMMANDS.items()
+    }
+    examples = {name: f"example: python convert.py {name} {rest}" for name, rest in EXAMPLES.items()}
+    ends = "\n".join(["examples:", *(text.replace("example:", " ") for text in examples.values()), EXIT_CODES])
     parser = argparse.ArgumentParser(
-        prog="convert.py", description=__doc__, epilog=sources, formatter_class=raw, allow_abbrev=False
+        prog="convert.py", description=__doc__, epilog=ends, formatter_class=raw, allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    functions = {name: module.convert for name, module in DATASETS.items()} | TOOLS
-    for name, function in functions.items():
-        summary = inspect.getdoc(function).partition("\n")[0].replace("`", "")
-        epilog = DATASETS[name].SOURCE if name in DATASETS else ""
+    for name, (summary, source) in described.items():
         command = commands.add_parser(
-            name, help=summary, description=summary, epilog=epilog, formatter_class=raw, allow_abbrev=False
+            name,
+            help=summary,
+            description=summary,
+            epilog="\n".join(filter(None, [examples[name], source.rstrip()])),
+            formatter_class=raw,
+            allow_abbrev=False,
         )
-        command.set_defaults(function=function)
-        add_arguments(command, function)
+        if name == chosen:
+            commandline.add_arguments(command, load(name))
+            commandline.add_level(command)
     return parser
-
-
-def add_arguments(parser: argparse.ArgumentParser, function: Callable[..., Any]) -> None:
-    """Add a flag per argument of a function, as its signature and docstring describe them."""
-    explained = dict(re.findall(r"^ +(\w+): (.+(?:\n {12,}.+)*)$", function.__doc__, flags=re.MULTILINE))
-    for name, parameter in inspect.signature(function).parameters.items():
-        default = parameter.default
-        text = re.sub(r"\s+", " ", explained[name]).replace("%", "%%").replace("`", "")
-        choices = _choices(parameter.annotation)
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            parser.add_argument(name, metavar=name.upper(), help=text)
-        elif default is False:
-            parser.add_argument(f"--{name}", action="store_true", help=text)
-        elif default is parameter.empty:
-            parser.add_argument(f"--{name}", required=True, help=text)
-        elif isinstance(default, tuple):
-            parser.add_argument(f"--{name}", nargs="+", choices=choices or default, default=default, help=text)
-        elif name == "workers":
-            parser.add_argument(f"--{name}", type=int, default=os.cpu_count(), help=f"{text} [all cores]")
-        else:
-            kind = str if choices or "str" in str(parameter.annotation) else int
-            shown = text if default is None else f"{text} [{default}]"
-            parser.add_argument(f"--{name}", type=kind, default=default, choices=choices, help=shown)
-
-
-def _choices(annotation: Any) -> tuple | None:
-    """Return the values of `Literal[...]`, also of `Literal[...] | None` and `tuple[Literal[...], ...]`."""
-    if get_origin(annotation) is Literal:
-        return get_args(annotation)
-    found = [_choices(part) for part in get_args(annotation)]
-    return next((choices for choices in found if choices), None)
 
 
 def main(arguments: list[str]) -> int:
     """Run a command; return the exit code: 0, 2 for anything the user can set right, 130 after Ctrl-C."""
-    options = vars(make_parser().parse_args(commandline.spelled(arguments)))
-    function = options.pop("function")
-    options.pop("command")
+    chosen = next((argument for argument in arguments if argument in COMMANDS), None)
+    options = vars(make_parser(chosen).parse_args(commandline.spelled(arguments)))
+    function, level = load(options.pop("command")), options.pop("level")
+    from object_centric_bench.datum.record import DataError
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exception, so that workers are ended in order
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("object_centric_bench").setLevel(level)
     names = inspect.signature(function).parameters.values()
     positional = [options.pop(each.name) for each in names if each.kind is each.POSITIONAL_ONLY]
     try:
         function(*positional, **options)
     except DataError as error:
+        if level <= logging.DEBUG:
+            traceback.print_exc()
         print(f"convert.py: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import inspect
 import json
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -28,8 +29,17 @@ DEFAULTS = {
     "pretrain": None,
     "max_grad_norm": 1.0,
     "grad_norm_type": 2.0,  # 2 the Euclidean norm, "inf" the largest gradient
+    "accumulate": 1,  # pieces in which a batch goes through the model, to need less memory; the gradient is the same
+    "micro_batch": None,  # or: samples of such a piece, per process; "auto" finds the largest that fits
+    "max_not_finite": 20,  # steps in a row that are skipped because loss or gradient is NaN or Inf, before giving up
+    "find_unused_parameters": False,  # with several processes: some trained parameters get no gradient in some steps
     "precision": "auto",
-    "cache_feature": False,  # compute the frozen backbone's features once; for data that is not augmented
+    "compile": False,  # by torch.compile: minutes before the first step, then faster ones
+    "deterministic": False,  # on CUDA: the same bits in every run, by slower kernels and without TF32
+    "cache_feature": False,  # compute the frozen backbone's features once; for splits that are not augmented
+    "cache_eval": False,  # the same for the eval split only, and a frozen tokenizer's codes
+    "cache_dtype": "float16",  # of what is kept, float32 is rounded to it; or "float32"
+    "cache_gigabytes": 20.0,  # kept at most, in all; the least recently used goes first
 }
 
 
@@ -102,6 +112,8 @@ def _function(file: Path) -> Any:
         sys.modules[package].__path__ = [str(file.resolve().parent)]
     name = f"{package}.{''.join(c if c.isalnum() else '_' for c in file.stem)}"
     spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{file} is no Python file: the name of a config ends with .py")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -142,24 +154,32 @@ def parse(text: str, present: Any) -> Any:
     """
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         if present is None or isinstance(present, str):
             return text
         raise ValueError(f"{text!r} is no Python literal (now: {present!r})") from None
-    if isinstance(value, tuple):
-        value = list(value)
+    value = _without_tuples(value)
     if isinstance(present, str) and not isinstance(value, str) and value is not None:
         return text  # a name that happens to read like a number
+    if unfit := next(_not_plain(value, repr(text)), None):
+        raise ValueError(unfit)
     same = isinstance(value, type(present)) or (isinstance(present, float) and type(value) is int)
     if present is None or value is None or (same and isinstance(value, bool) == isinstance(present, bool)):
         return value
     raise ValueError(f"{text!r} is {type(value).__name__}, the present value {present!r} is {type(present).__name__}")
 
 
+def _without_tuples(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_without_tuples(entry) for entry in value]
+    return {key: _without_tuples(entry) for key, entry in value.items()} if isinstance(value, dict) else value
+
+
 def _override(cfg: dict, values: dict[str, str], knobs: list[str]) -> Iterator[str]:
     known = dict(leaves(cfg))
     for path, text in values.items():
-        parent, last = cfg, path
+        parent: Any = cfg
+        last = path
         while path not in known and "." in last:  # descend as far as keys exist, to find leaves inside lists
             step, last = last.split(".", 1)
             parent = dict(children(parent)).get(step)
@@ -224,9 +244,27 @@ def fingerprint(cfg: dict) -> str:
     return hashlib.sha256(json.dumps(cfg, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def print_lines(lines: list[str]) -> None:
+    """Print lines; a reader that has seen enough, such as `head`, may close the pipe."""
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # what is left in the buffer goes nowhere, otherwise the interpreter fails at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+EXAMPLES = """examples:
+  python -m object_centric_bench.config show config-dinosaur/dinosaur_r-coco.py resolution=384
+  python -m object_centric_bench.config diff config-spot/spot_r-coco.py config-spot/spot_r-voc.py"""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run `python -m object_centric_bench.config show FILE [key=value ...]` or `... diff FILE FILE [key=value ...]`."""
-    parser = argparse.ArgumentParser(prog="python -m object_centric_bench.config", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m object_centric_bench.config",
+        description="Print a config, a line per leaf, or the leaves in which two configs differ.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, files, text in (("show", 1, "print every leaf of a config"), ("diff", 2, "print the leaves that differ")):
         command = commands.add_parser(name, help=text)
@@ -238,7 +276,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print("\n".join(show(configs[0]) if options.command == "show" else diff(*configs)))
+    print_lines(show(configs[0]) if options.command == "show" else diff(*configs))
     return 0
 
 

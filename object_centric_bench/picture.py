@@ -42,10 +42,10 @@ def rows(image: Tensor, target: Tensor | None, segment: Tensor | None, mask: Ten
             columns.append([draw_segments(*pair) for pair in zip(pictures, maps, strict=True)])
     if mask is not None:
         soft = F.interpolate(mask.float(), size=image.shape[-2:], mode="bilinear", align_corners=False)
-        soft = soft.clamp(0, 1).cpu().numpy()[..., None]  # b s h w 1
-        for slot in range(soft.shape[1]):
+        weights = soft.clamp(0, 1).cpu().numpy()[..., None]  # b s h w 1
+        for slot in range(weights.shape[1]):
             columns.append(
-                [(p * w + 255 * (1 - w)).astype(np.uint8) for p, w in zip(pictures, soft[:, slot], strict=True)]
+                [(p * w + 255 * (1 - w)).astype(np.uint8) for p, w in zip(pictures, weights[:, slot], strict=True)]
             )
     return [list(row) for row in zip(*columns, strict=True)]
 

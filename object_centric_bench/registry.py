@@ -75,7 +75,7 @@ def faults(node: Any, path: str, runtime: Mapping[str, Iterable[str]] = MappingP
     required = {name for name, parameter in parameters.items() if parameter.default is parameter.empty}
     for key in sorted(required - node.keys() - given):
         yield f"{path}.{key}: missing, {cls.__name__} requires it"
-    hints = typing.get_type_hints(cls.__init__)
+    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]  # of the class itself, not of an instance
     for key in sorted(allowed & node.keys() & hints.keys()):
         if not fits(node[key], hints[key]):
             yield f"{path}.{key}: {cls.__name__} wants {describe(hints[key])}, got {node[key]!r}"

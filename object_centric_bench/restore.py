@@ -1,22 +1,23 @@
-"""What a run starts from: a checkpoint of its own, stage 1, or the authors' published weights; and what it leaves."""
+"""What a run starts from: a checkpoint of its own, stage 1, or the authors' published weights."""
 
 import json
-import platform
-import re
-import subprocess
-import sys
-from importlib import metadata
+import logging
 from pathlib import Path
+from typing import Any
 
-import torch
+from torch import Tensor, nn
 
 from . import config as configs
+from .console import say
 from .learn import checkpoint
-from .learn.callback import restore
-from .learn.loop import Run
+from .learn.checkpoint import CheckpointError
+from .learn.run import Run
+from .learn.save import restore
 from .model import published
 from .model.weights import mark
 from .registry import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 def load_weights(run: Run, source: Path) -> dict:
@@ -27,12 +28,30 @@ def load_weights(run: Run, source: Path) -> dict:
     """
     file = checkpoint.find(source)
     tensors, info = checkpoint.read(file)
-    network = run.accelerator.unwrap_model(run.model)
+    load_into(run.accelerator.unwrap_model(run.model), tensors, file)
+    run.step = info.get("step", run.total_steps)
+    return info
+
+
+def load_into(network: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
+    """Load all of a model from the tensors of a checkpoint file, ours or a published one.
+
+    Raises:
+        CheckpointError: they do not fit; names and shapes are listed.
+    """
     if published.is_published(tensors):
         tensors = published.translate(tensors, network)
     checkpoint.assign(network, tensors, str(file))
-    run.step = info.get("step", run.total_steps)
-    return info
+
+
+def without_pretrained(node: Any) -> Any:
+    """Return a config whose parts do not look for pretrained weights, for a model that a checkpoint holds whole."""
+    if isinstance(node, list):
+        return [without_pretrained(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    known = {key: without_pretrained(child) for key, child in node.items()}
+    return known | ({"pretrained": False, "weights": None} if known.get("pretrained") else {})
 
 
 def load_pretrained(run: Run, source: Path) -> None:
@@ -56,68 +75,78 @@ def load_pretrained(run: Run, source: Path) -> None:
     loaded = checkpoint.assign(network, tensors, str(file), modules)
     for module in [network] if modules is None else [network.get_submodule(name) for name in modules]:
         mark(module, file)
-    print(f"weights of {', '.join(modules) if modules else 'the whole model'} from {file} ({len(loaded)} tensors)")
+    say(f"weights of {', '.join(modules) if modules else 'the whole model'} from {file} ({len(loaded)} tensors)")
 
 
-def resume(run: Run) -> bool:
-    """Bring a run back to its `last` checkpoint; return False if there is none.
+def resume(run: Run, folder: Path, anyway: bool = False) -> bool:
+    """Bring a run back to the `last` checkpoint of its folder; return False if there is none.
+
+    Args:
+        run: just built.
+        folder: where it wrote; every process of a run reads it.
+        anyway: take it up under another config too, after showing the difference.
 
     Raises:
         ConfigError: that checkpoint was made under another config; the difference is shown.
-        CheckpointError: it is damaged.
+        CheckpointError: it is damaged, and so is the one before it, or there is none.
     """
-    folder = next((run.folder / name for name in ("last", "last.old") if (run.folder / name).is_dir()), None)
-    if folder is None:
+    if run.processes.main:
+        for name in ("last", "best"):
+            checkpoint.recover(folder / name, keep=name == "last")
+    run.processes.wait()
+    last = folder / "last"
+    if not last.is_dir():
         return False
-    state = checkpoint.read_state(folder)
-    difference = configs.diff(json.loads(state["config"]), run.cfg)
+    state, tensors, damage = read_last(last)
+    difference = configs.diff(configs.DEFAULTS | json.loads(state["config"]), run.cfg)
+    if difference and not anyway:
+        choice = (
+            "--resume_anyway continues it under the new config, --resume never moves it aside and starts anew, "
+            "--save_dir starts anew elsewhere"
+        )
+        raise ConfigError("\n  ".join([f"{last} was made under another config:", *difference, choice]))
+    checkpoint.assign(run.network, tensors, str(last))
+    if damage is not None:
+        run.processes.wait()  # until all have read it under its present name
+        if run.processes.main:
+            checkpoint.go_back(last)
+        run.processes.wait()
+        log.warning("%s. It was moved to %s.damaged, and the run goes on from the checkpoint before it", damage, last)
+    mark(run.network, last / checkpoint.WEIGHTS)
+    try:
+        restore(run, state)
+    except (ValueError, KeyError) as error:  # other callbacks or groups of parameters
+        raise CheckpointError(f"{last} does not fit this config's optimizer or callbacks: {error}") from error
     if difference:
-        raise ConfigError("\n  ".join([f"{folder} was made under another config:", *difference]))
-    tensors, _ = checkpoint.read(folder / checkpoint.WEIGHTS)
-    network = run.accelerator.unwrap_model(run.model)
-    checkpoint.assign(network, tensors, str(folder))
-    mark(network, folder / checkpoint.WEIGHTS)
-    restore(run, state)
-    print(f"resumed {folder} at step {run.step} of {run.total_steps}")
+        say("\n  ".join(["resumed under another config:", *difference]))
+    say(f"resumed {last} at step {run.step} of {run.total_steps}")
     return True
 
 
-def write_description(run: Run, cfg_file: str | Path) -> None:
-    """Write `config.json` (resolved), `config.txt` (a leaf per line) and `env.json` into the run folder."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "config.json").write_text(json.dumps(run.cfg, indent=1) + "\n")
-    (run.folder / "config.txt").write_text("\n".join(configs.show(run.cfg)) + "\n")
-    required = Path(__file__).resolve().parent.parent / "requirements.txt"
-    lines = required.read_text().splitlines() if required.exists() else []
-    names = [match[0] for line in lines if (match := re.match(r"[A-Za-z0-9_.-]+", line))]
-    facts = {
-        "config": str(cfg_file),
-        "command": sys.argv,
-        "seed": run.seed,
-        "git_commit": git_commit(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "device": str(run.device),
-        "precision": run.accelerator.mixed_precision,
-        "threads": torch.get_num_threads(),
-        "packages": {name: metadata.version(name) for name in names if _installed(name)},
-    }
-    (run.folder / "env.json").write_text(json.dumps(facts, indent=1) + "\n")
+def read_last(last: Path) -> tuple[dict, dict[str, Tensor], CheckpointError | None]:
+    """Return training state and weights of a checkpoint or, if it is damaged, of the one before it.
 
+    Returns:
+        state, tensors, and what is wrong with the checkpoint, None if nothing is.
 
-def _installed(name: str) -> bool:
+    Raises:
+        CheckpointError: neither can be read.
+    """
     try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+        return *_read_whole(last), None
+    except CheckpointError as error:
+        before = checkpoint.previous(last)
+        if not before.is_dir():
+            raise CheckpointError(
+                f"{error}. There is no earlier one to go on from: --resume never starts anew and moves this run aside"
+            ) from error
+        try:
+            return *_read_whole(before), error
+        except CheckpointError as other:
+            raise CheckpointError(
+                f"{error}; the one before it: {other}. --resume never starts anew and moves this run aside"
+            ) from other
 
 
-def git_commit() -> str | None:
-    """Return the commit of this code, `-dirty` if changed since; None outside a git checkout."""
-    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
+def _read_whole(folder: Path) -> tuple[dict, dict[str, Tensor]]:
+    return checkpoint.read_state(folder), checkpoint.read(folder / checkpoint.WEIGHTS)[0]

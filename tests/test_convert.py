@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from convert import DATASETS, TOOLS, main, make_parser
+from convert import COMMANDS, DATASETS, load, main, make_parser
 from object_centric_bench.datum.lmdb import Reader
 
 from .conftest import REPOSITORY, require
@@ -25,7 +25,7 @@ def test_coco_from_end_to_end(raw, tmp_path):
     result = run("coco", "--src-dir", raw / "coco", "--dst_dir", tmp_path, "--workers", 2)
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.lmdb", "val.lmdb"]
-    assert "sample/s" in result.stderr  # progress
+    assert "sample/s" not in result.stderr  # a progress bar is for terminals
 
 
 def test_an_error_is_one_line(raw, tmp_path):
@@ -95,22 +95,20 @@ ENTRIES = {
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_help_tells_where_the_data_is(name, capsys):
-    for arguments in ([name, "--help"], ["--help"]):
-        with pytest.raises(SystemExit) as caught:
-            main(arguments)
-        assert caught.value.code == 0
-        text = capsys.readouterr().out
-        assert all(entry in text for entry in ENTRIES[name])
-        assert all(line in text for line in DATASETS[name].SOURCE.splitlines())
+    with pytest.raises(SystemExit) as caught:
+        main([name, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert all(entry in text for entry in ENTRIES[name])
+    assert all(line in text for line in sys.modules[load(name).__module__].SOURCE.splitlines())
 
 
-@pytest.mark.parametrize("name", [*DATASETS, *TOOLS])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_argument_is_explained(name, capsys):
     with pytest.raises(SystemExit):
         main([name, "--help"])
     text = capsys.readouterr().out
-    function = (TOOLS | {key: module.convert for key, module in DATASETS.items()})[name]
-    for argument in inspect.signature(function).parameters:
+    for argument in inspect.signature(load(name)).parameters:
         assert f"--{argument}" in text or argument.upper() in text
 
 
@@ -149,7 +147,7 @@ def test_upgrade_from_the_command_line(golden, tmp_path, capsys):
 
 
 def test_both_spellings_and_values_with_dashes():
-    first = make_parser().parse_args(["shapes", "--dst_dir", "a-b", "--num_val", "3"])
+    first = make_parser("shapes").parse_args(["shapes", "--dst_dir", "a-b", "--num_val", "3"])
     assert first.dst_dir == "a-b" and first.num_val == 3
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from object_centric_bench import config, experiment, restore
+from object_centric_bench import config, engine, experiment, restore
 from object_centric_bench.datum import shapes
 from object_centric_bench.experiment import Settings
 from object_centric_bench.model import published
@@ -64,11 +64,23 @@ def test_freezing_and_scheduling_what_is_not_there_is_refused(settings):
         experiment.build_run(cfg, settings, None)
 
 
+def test_what_a_method_freezes_by_itself_has_to_be_told(settings):
+    with pytest.raises(ConfigError) as caught:
+        experiment.build_run(demo("freeze=[]", name="vvo_mlp-shapes"), settings, None)
+    text = str(caught.value)
+    assert text.startswith("freeze: VVOMlp freezes backbone and tokenizer by itself (")
+    assert r"add 'backbone\\..*', 'tokenizer\\..*'; a backbone is trained by its argument trainable=True" in text
+    cfg = demo("freeze=[]", "cache_feature=False")
+    cfg["model"]["backbone"]["trainable"] = True
+    network = experiment.build_run(cfg, settings, None).model
+    assert all(parameter.requires_grad for parameter in network.backbone.parameters())
+
+
 def test_schedules_drive_rates_relative_to_the_optimizer_and_numbers_of_the_model(settings):
     cfg = demo("optimizer.lr=0.5", "total_steps=40", name="vqshapes")
     run = experiment.build_run(cfg, settings, None)
     run.step = 2  # end of the warm-up
-    from object_centric_bench.learn.loop import apply_schedules
+    from object_centric_bench.learn.run import apply_schedules
 
     apply_schedules(run)
     assert [group["lr"] for group in run.optimizer.param_groups] == [0.5]
@@ -79,17 +91,13 @@ def test_schedules_drive_rates_relative_to_the_optimizer_and_numbers_of_the_mode
 
 
 def test_cached_features_are_those_the_backbone_gives(settings):
-    kept = {}
-    run = experiment.build_run(demo("precision=no"), settings, None, kept)
+    run = experiment.build_run(demo("precision=no", "cache_dtype=float32"), settings, None)
     (batch,) = [batch for batch in run.eval_batches() if 3 in batch["index"]]
     fresh = experiment.build_run(demo("precision=no", "cache_feature=False"), settings, None)
     (plain,) = [batch for batch in fresh.eval_batches() if 3 in batch["index"]]
     assert "feature" not in plain
-    image = run.batch_transforms[0](dict(plain), None)["image"]
+    image = fresh.batch_transforms[0](dict(plain), None)["image"]
     torch.testing.assert_close(batch["feature"], fresh.model.backbone(image), rtol=1e-4, atol=1e-4)
-    count = len(kept)
-    experiment.build_run(demo("precision=no", name="vvo_mlp-shapes"), settings, None, kept)
-    assert len(kept) == count == 2, "both stages and methods share what is kept"
 
 
 def test_features_that_change_are_not_cached(settings):
@@ -101,7 +109,7 @@ def test_features_that_change_are_not_cached(settings):
 
 def test_precision_follows_the_device():
     assert experiment.make_accelerator("cpu", "no").mixed_precision == "no"
-    expected = "bf16" if experiment.native_bf16() else "no"
+    expected = "bf16" if engine.native_bf16() else "no"
     assert experiment.make_accelerator("cpu", "auto").mixed_precision == expected
     with pytest.raises(ConfigError, match="fp16 needs a CUDA device"):
         experiment.make_accelerator("cpu", "fp16")
@@ -160,3 +168,21 @@ def test_a_published_checkpoint_loads_by_name_and_another_methods_is_refused(set
     torch.save(theirs, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match=r"unexpected: m\.mediat\.quant\.codebook\.weight"):
         restore.load_weights(run, tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("accumulate=0", "accumulate: a whole number, 1 or more, not 0"),
+        ("max_not_finite=0", "max_not_finite: a whole number, 1 or more, not 0"),
+        ("micro_batch=half", "micro_batch: a number of samples, 1 or more, 'auto' or None, not 'half'"),
+        ("micro_batch=-1", "micro_batch: a number of samples, 1 or more, 'auto' or None, not -1"),
+    ],
+)
+def test_how_a_batch_goes_through_the_model_is_checked(option, text):
+    with pytest.raises(ConfigError, match=text):
+        demo(option)
+    with pytest.raises(ConfigError, match="set one of them"):
+        demo("micro_batch=auto", "accumulate=2")
+    assert demo("micro_batch=auto")["micro_batch"] == "auto"
+    assert demo("micro_batch=2")["micro_batch"] == 2

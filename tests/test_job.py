@@ -5,8 +5,9 @@ from argparse import Namespace
 import pytest
 from torch import nn
 
-from object_centric_bench import job
+from object_centric_bench import job, training
 from object_centric_bench.experiment import Settings
+from object_centric_bench.interruption import Interruption
 from object_centric_bench.learn import checkpoint
 from object_centric_bench.registry import ConfigError
 
@@ -31,12 +32,25 @@ def test_stage_two_never_starts_from_an_unfinished_stage_one(tmp_path, step, fin
             folder / name, nn.Linear(1, 1), {"step": step, "config": {"total_steps": 10, "dataset": pictures(64)}}
         )
     if finished:
-        assert job.find_pretrained(CFG, settings, options, {}) == folder / "best" / checkpoint.WEIGHTS
+        assert job.find_pretrained(CFG, settings, options, Interruption()) == folder / "best" / checkpoint.WEIGHTS
         return
     with pytest.raises(ConfigError, match=r"ended at step 5 of 10") as caught:
-        job.find_pretrained(CFG, settings, options, {})
+        job.find_pretrained(CFG, settings, options, Interruption())
     assert "--cfg_file configs/stage1.py" in str(caught.value)
-    assert "resolution=64 --resume" in str(caught.value)
+    assert "--seed 3 resolution=64" in str(caught.value)
+
+
+def test_a_stage_one_killed_while_saving_or_before_its_last_evaluation_is_unfinished(tmp_path):
+    info = {"step": 10, "evaluated": 10, "config": {"total_steps": 10}}
+    checkpoint.save(tmp_path / "best", nn.Linear(1, 1), info)
+    assert job.unfinished(tmp_path) is None  # put there by hand
+    checkpoint.save(tmp_path / "last", nn.Linear(1, 1), info | {"step": 5})
+    (tmp_path / "last").rename(tmp_path / "last.old")  # between two renamings
+    assert "ended at step 5 of 10" in job.unfinished(tmp_path)
+    checkpoint.save(tmp_path / "last", nn.Linear(1, 1), info | {"evaluated": 5})
+    assert "ended at step 10 of 10" in job.unfinished(tmp_path)
+    checkpoint.save(tmp_path / "last", nn.Linear(1, 1), info)
+    assert job.unfinished(tmp_path) is None
 
 
 def test_stage_two_refuses_a_stage_one_of_another_resolution(tmp_path):
@@ -50,7 +64,7 @@ def test_stage_two_refuses_a_stage_one_of_another_resolution(tmp_path):
     with pytest.raises(
         ConfigError, match=r"was trained on pictures of \[128, 128\] pixels, this config has \[64, 64\]"
     ):
-        job.find_pretrained(CFG, settings, options, {})
+        job.find_pretrained(CFG, settings, options, Interruption())
 
 
 def test_the_parts_of_a_checkpoint_look_for_no_pretrained_weights():
@@ -64,7 +78,7 @@ def test_an_earlier_run_is_moved_aside_and_nothing_of_it_lost(tmp_path):
     for text in ("first", "second"):  # runs that logged but never saved a checkpoint
         folder.mkdir()
         (folder / "log.jsonl").write_text(text)
-        job.set_aside(folder)
+        training.set_aside(folder)
         assert not folder.exists()
     kept = [(tmp_path / f"42-earlier-{number}" / "log.jsonl").read_text() for number in (1, 2)]
     assert kept == ["first", "second"]

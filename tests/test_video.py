@@ -174,20 +174,25 @@ def test_boxes_that_are_needed_and_not_read_are_one_message(data, files):
 
 def test_features_of_whole_videos_are_cached_but_not_those_of_drawn_clips(data, files):
     settings = Settings(data, data / "save", device="cpu")
-    cfg = config.load(files / "tfdt.py") | dict(cache_feature=True, precision="no")
+    kept = dict(cache_feature=True, precision="no", cache_dtype="float32")
+    cfg = config.load(files / "tfdt.py") | kept
     cfg["dataset"]["train"]["transforms"] = cfg["dataset"]["eval"]["transforms"]
     with pytest.raises(ConfigError, match=r"dataset\.train augments at random \(RandomClip\)"):
         experiment.build_run(experiment.complete(cfg), settings, None)
     cfg["dataset"]["train"]["clip"] = dict(type="SideClip", size=3)
-    kept = {}
-    run = experiment.build_run(experiment.complete(cfg), settings, None, kept)
-    assert sorted(tuple(features.shape) for features in kept.values()) == [(2, 24, 48, 4, 4), (4, 3, 48, 4, 4)]
+    run = experiment.build_run(experiment.complete(cfg), settings, None)
+    assert next(iter(run.train_batches(0)))["feature"].shape == (2, 3, 48, 4, 4)
     batch = next(iter(run.eval_batches()))
-    video = run.batch_transforms[0](dict(batch), None)["video"]
+    assert "video" not in batch and "code" in batch
+    plain = experiment.build_run(experiment.complete(cfg | dict(cache_feature=False)), settings, None)
+    video = plain.batch_transforms[0](dict(next(iter(plain.eval_batches()))), None)["video"]
     expected = run.model.backbone(video.flatten(0, 1)).unflatten(0, (2, 24))
     torch.testing.assert_close(batch["feature"], expected, rtol=1e-4, atol=1e-4)
-    stage1 = config.load(files / "stage1.py") | dict(cache_feature=True, precision="no")
+    before = sorted((settings.save_dir / "cache").glob("feature-*"))
+    stage1 = config.load(files / "stage1.py") | kept
     stage1["dataset"]["train"]["transforms"] = stage1["dataset"]["eval"]["transforms"]
     stage1["dataset"]["train"]["clip"] = dict(type="SideClip", size=3)
-    experiment.build_run(experiment.complete(stage1), settings, None, kept)
-    assert len(kept) == 2, "both stages share what is kept"
+    first = experiment.build_run(experiment.complete(stage1), settings, None)
+    assert next(iter(first.train_batches(0)))["feature"].shape == (2, 3, 48, 4, 4)
+    next(iter(first.eval_batches()))
+    assert len(before) == 2 and sorted((settings.save_dir / "cache").glob("feature-*")) == before, "both stages share"

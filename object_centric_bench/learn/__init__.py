@@ -1,6 +1,21 @@
-from . import callback, checkpoint, distillation, loop, loss, metric, optimizer, path, perceptual, schedule, similarity
+from . import (
+    callback,
+    checkpoint,
+    distillation,
+    log,
+    loop,
+    loss,
+    metric,
+    optimizer,
+    path,
+    perceptual,
+    protocol,
+    save,
+    schedule,
+    similarity,
+)
 
 __all__ = [
-    "callback", "checkpoint", "distillation", "loop", "loss", "metric", "optimizer", "path", "perceptual", "schedule",
-    "similarity",
+    "callback", "checkpoint", "distillation", "log", "loop", "loss", "metric", "optimizer", "path", "perceptual",
+    "protocol", "save", "schedule", "similarity",
 ]  # fmt: skip

@@ -1,12 +1,14 @@
 """Losses: called with a batch and a model's output, they return a weighted scalar, computed in float32 or more."""
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from object_centric_bench.learn.cross_entropy import mean_cross_entropy
 from object_centric_bench.learn.path import fetch_tensor
 from object_centric_bench.registry import register
 
@@ -78,11 +80,10 @@ class CrossEntropy:
         # classes last: decoders make them there, so this undoes their transpose without a copy, and softmax over
         # neighbouring numbers is faster than over a strided axis
         logits = logits.movedim(-3, -1).flatten(0, -2)  # n k
-        with torch.autocast(logits.device.type, enabled=False):
-            if groups is None:
-                return self.weight * F.cross_entropy(_precise(logits), target.flatten())
-            parts = zip(logits.split(groups, dim=1), target.movedim(-3, 0), strict=True)
-            return self.weight * sum(F.cross_entropy(_precise(part), code.flatten()) for part, code in parts)
+        parts = [logits] if groups is None else logits.split(groups, dim=1)
+        codes = [target] if groups is None else target.movedim(-3, 0)
+        means = [mean_cross_entropy(part, code.flatten()) for part, code in zip(parts, codes, strict=True)]
+        return self.weight * reduce(torch.add, means)
 
 
 @register

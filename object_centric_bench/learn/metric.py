@@ -1,41 +1,17 @@
 """Scores of segmentations: ARI, mBO and mIoU, all from one contingency table per image or clip."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from object_centric_bench.learn.contingency import compact, count_pairs, join, parts
 from object_centric_bench.learn.path import fetch_tensor
 from object_centric_bench.registry import register
 
 SCORES = ("ari", "ari_fg", "mbo", "miou", "mbo_fg", "miou_fg")
-
-DENSE_ENTRIES = 2**22  # a larger batch of tables is made from compacted ids: sorting pixels is then the smaller cost
-PIECE_ENTRIES = 2**24  # images whose tables are scored at once: 128 MiB per float64 temporary
-LARGEST_TABLE = 2**31  # entries, 16 GiB; more is a mistake, such as an instance id per pixel
-
-
-def contingency(prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Count, per sample, the pixels of each (predicted id, true id) pair, by one bincount for the whole batch.
-
-    Column 0 always belongs to the true id 0, the background. While the table of all ids up to the largest is small,
-    row i and column j are the ids themselves; otherwise they are the ranks of the ids that the sample holds.
-
-    Args:
-        prediction: (b n) integer, ids >= 0.
-        target: (b n) integer, ids >= 0, 0 = background.
-        valid: (b n) bool, pixels to count; None = all.
-
-    Returns:
-        (b k l) int64, k and l the largest numbers of ids in the batch; samples with fewer have zero rows and columns.
-
-    Raises:
-        ValueError: the shapes differ, an id is negative or no integer, or the table would not fit into memory.
-    """
-    prediction, target, rows, columns = _compact(prediction, target)
-    return _count(prediction, target, rows, columns, valid)
 
 
 def adjusted_rand_index(table: Tensor, skip_background: bool = False) -> tuple[Tensor, Tensor]:
@@ -57,10 +33,10 @@ def adjusted_rand_index(table: Tensor, skip_background: bool = False) -> tuple[T
     if skip_background:
         table = table[:, :, 1:]
     pixels = table.sum(dim=(1, 2))
-    all_pairs = _pairs(pixels)
-    pairs = _pairs(table).sum(dim=(1, 2))
-    true_pairs = _pairs(table.sum(dim=1)).sum(dim=1)
-    predicted_pairs = _pairs(table.sum(dim=2)).sum(dim=1)
+    all_pairs = pairs_among(pixels)
+    pairs = pairs_among(table).sum(dim=(1, 2))
+    true_pairs = pairs_among(table.sum(dim=1)).sum(dim=1)
+    predicted_pairs = pairs_among(table.sum(dim=2)).sum(dim=1)
     expected = true_pairs.double() * predicted_pairs.double() / all_pairs.clamp(min=1).double()
     spread = (true_pairs + predicted_pairs).double() / 2 - expected
     # the spread is 0 exactly here; decided on integers, because its float64 value may miss 0 by rounding
@@ -70,20 +46,25 @@ def adjusted_rand_index(table: Tensor, skip_background: bool = False) -> tuple[T
     return torch.where(valid, value, 0.0), valid
 
 
-def iou(table: Tensor) -> Tensor:
+def iou(table: Tensor, areas: Tensor | None = None) -> Tensor:
     """Compute intersection over union of every predicted with every true segment.
 
     Args:
         table: (b k l) int64, from `contingency`.
+        areas: (b k) int64, sizes of the predicted segments where these cover pixels that the table lacks; None = the
+            sums of its rows.
 
     Returns:
         (b k l) float64 in [0, 1]; 0 where the union is empty.
     """
-    union = table.sum(dim=2, keepdim=True) + table.sum(dim=1, keepdim=True) - table
+    areas = table.sum(dim=2) if areas is None else areas
+    union = areas[:, :, None] + table.sum(dim=1, keepdim=True) - table
     return table.double() / union.clamp(min=1).double()
 
 
-def mean_best_overlap(table: Tensor, skip_background: bool = False) -> tuple[Tensor, Tensor]:
+def mean_best_overlap(
+    table: Tensor, skip_background: bool = False, areas: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Average, over the true segments, the IoU of the prediction that overlaps each best; one may serve several.
 
     Pont-Tuset et al., TPAMI 2017.
@@ -91,17 +72,18 @@ def mean_best_overlap(table: Tensor, skip_background: bool = False) -> tuple[Ten
     Args:
         table: (b k l) int64, from `contingency`.
         skip_background: leave true segment 0 out; its pixels stay in the areas of the predicted segments.
+        areas: see `iou`.
 
     Returns:
         value: (b) float64 in [0, 1]; 0 where not valid.
         valid: (b) bool, True where a true segment is left.
     """
     first = int(skip_background)
-    best = iou(table)[:, :, first:].amax(dim=1)
+    best = iou(table, areas)[:, :, first:].amax(dim=1)
     return _mean_over_segments(best.sum(dim=1), table[:, :, first:])
 
 
-def mean_iou(table: Tensor, skip_background: bool = False) -> tuple[Tensor, Tensor]:
+def mean_iou(table: Tensor, skip_background: bool = False, areas: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Average the IoU over the true segments, each matched to a prediction of its own so that the sum is largest.
 
     Unmatched true segments count 0. The assignment (Hungarian algorithm) runs on the CPU, after one transfer.
@@ -109,15 +91,16 @@ def mean_iou(table: Tensor, skip_background: bool = False) -> tuple[Tensor, Tens
     Args:
         table: (b k l) int64, from `contingency`.
         skip_background: leave true segment 0 out; its pixels stay in the areas of the predicted segments.
+        areas: see `iou`.
 
     Returns:
         value: (b) float64 in [0, 1]; 0 where not valid.
         valid: (b) bool, True where a true segment is left.
     """
     first = int(skip_background)
-    overlaps = iou(table)[:, :, first:].cpu().numpy()
-    total = [float(overlap[linear_sum_assignment(overlap, maximize=True)].sum()) for overlap in overlaps]
-    total = torch.tensor(total, dtype=torch.float64, device=table.device)
+    overlaps = iou(table, areas)[:, :, first:].cpu().numpy()
+    sums = [float(overlap[linear_sum_assignment(overlap, maximize=True)].sum()) for overlap in overlaps]
+    total = torch.tensor(sums, dtype=torch.float64, device=table.device)
     return _mean_over_segments(total, table[:, :, first:])
 
 
@@ -162,6 +145,17 @@ class Segmentation:
             ConfigError: a path leads to no tensor.
             ValueError: the maps differ in shape or hold no ids, or `ignore` is not bool.
         """
+        prediction, target, valid = self.fetch(batch, output)
+        prediction, target, rows, columns = compact(prediction.flatten(1), target.flatten(1))
+        valid = None if valid is None else valid.flatten(1)
+        pieces = [
+            self.score(count_pairs(prediction[p], target[p], rows, columns, None if valid is None else valid[p]))
+            for p in parts(len(prediction), rows * columns)
+        ]
+        return join(pieces)
+
+    def fetch(self, batch: Mapping[str, Any], output: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return predicted map, true map, and the pixels to count (bool, None = all), of one shape; errors as above."""
         prediction = fetch_tensor(self.prediction, batch, output, "Segmentation.prediction")
         target = fetch_tensor(self.target, batch, output, "Segmentation.target")
         if prediction.shape != target.shape or prediction.ndim < 2:
@@ -169,43 +163,38 @@ class Segmentation:
                 f"{self.prediction} {tuple(prediction.shape)} and {self.target} {tuple(target.shape)}: "
                 "two index maps of one shape (b h w) or (b t h w) are needed"
             )
-        valid = None if self.ignore is None else self._fetch_valid(batch, output, target)
-        prediction, target, rows, columns = _compact(prediction.flatten(1), target.flatten(1))
-        size = max(1, PIECE_ENTRIES // (rows * columns))
-        pieces = [
-            self._score(_count(prediction[part], target[part], rows, columns, None if valid is None else valid[part]))
-            for part in (slice(start, start + size) for start in range(0, max(len(prediction), 1), size))
-        ]
-        return {
-            name: (torch.cat([piece[name][0] for piece in pieces]), torch.cat([piece[name][1] for piece in pieces]))
-            for name in self.scores
-        }
+        return prediction, target, self._fetch_valid(batch, output, target)
 
-    def _fetch_valid(self, batch: Mapping[str, Any], output: Mapping[str, Any], target: Tensor) -> Tensor:
+    def _fetch_valid(self, batch: Mapping[str, Any], output: Mapping[str, Any], target: Tensor) -> Tensor | None:
+        if self.ignore is None:
+            return None
         ignore = fetch_tensor(self.ignore, batch, output, "Segmentation.ignore")
         if ignore.shape != target.shape or ignore.dtype != torch.bool:
             raise ValueError(
                 f"{self.ignore} is {tuple(ignore.shape)} {ignore.dtype}; "
                 f"to go with {self.target} it must be {tuple(target.shape)} bool"
             )
-        return ~ignore.flatten(1)
+        return ~ignore
 
-    def _score(self, table: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    def score(self, table: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return name -> (value (b), valid (b)) of contingency tables (b k l) int64."""
         functions = {"ari": adjusted_rand_index, "mbo": mean_best_overlap, "miou": mean_iou}
         return {name: functions[name.removesuffix("_fg")](table, name.endswith("_fg")) for name in self.scores}
 
 
 class Average:
-    """Means over valid samples, whatever the batch sizes; sums stay on the device until they are asked for."""
+    """Weighted means over samples, whatever the batch sizes; sums stay on the device until they are asked for."""
 
     def __init__(self):
-        self._sums: dict[str, Tensor] = {}  # name -> (sum of values, valid samples, samples) float64
+        self._sums: dict[str, Tensor] = {}  # name -> (weighted sum of values, weights, valid samples, samples) float64
 
     def update(self, scores: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Add a batch.
 
         Args:
-            scores: name -> (value (b), valid (b) bool), as metrics return them; values that are not valid may be NaN.
+            scores: name -> (value (b), valid (b)), as metrics return them. `valid` is bool, or float64 weights >= 0
+                such as the number of frames that a value is the mean of. Values that are not valid, or of weight 0,
+                may be NaN.
 
         Raises:
             ValueError: a value and its validity differ in shape.
@@ -213,27 +202,44 @@ class Average:
         for name, (value, valid) in scores.items():
             if value.shape != valid.shape:
                 raise ValueError(f"{name}: values {tuple(value.shape)}, but validities {tuple(valid.shape)}")
-            total = torch.where(valid, value.detach().double(), 0.0).sum()
-            count = valid.sum(dtype=torch.float64)
-            addition = torch.stack([total, count, torch.full_like(count, valid.numel())])
-            self._sums[name] = self._sums[name] + addition if name in self._sums else addition
+            value = value.detach().double()
+            if valid.dtype == torch.bool:
+                total, count = torch.where(valid, value, 0.0).sum(), valid.sum(dtype=torch.float64)
+                weight = count
+            else:
+                total, weight = torch.where(valid > 0, value * valid, 0.0).sum(), valid.double().sum()
+                count = (valid > 0).sum(dtype=torch.float64)
+            addition = torch.stack([total, weight, count, torch.full_like(count, valid.numel())])
+            known = self._sums.get(name)
+            self._sums[name] = addition if known is None else known.to(addition.device) + addition
 
     def result(self) -> dict[str, float]:
         """Return name -> mean over the valid samples; names without a valid sample are left out."""
-        return {name: total / count for name, (total, count, _) in self._fetch().items() if count > 0}
+        return {name: total / weight for name, (total, weight, _, _) in self.sums().items() if weight > 0}
 
     def excluded(self) -> dict[str, int]:
         """Return name -> number of samples that were not valid."""
-        return {name: int(samples - count) for name, (_, count, samples) in self._fetch().items()}
+        return {name: int(samples - count) for name, (_, _, count, samples) in self.sums().items()}
 
-    def _fetch(self) -> dict[str, list[float]]:
-        """Bring all sums to the CPU by one transfer."""
+    def sums(self) -> dict[str, list[float]]:
+        """Return what the means are made of, by one transfer; to be kept in a checkpoint or sent to other processes."""
         if not self._sums:
             return {}
         return dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))
 
+    @classmethod
+    def total(cls, parts: Iterable[Mapping[str, list[float]]]) -> "Average":
+        """Return the average over all that was added to several of them, from their `sums`."""
+        together = cls()
+        for part in parts:
+            for name, sums in part.items():
+                addition = torch.tensor(sums, dtype=torch.float64)
+                known = together._sums.get(name)
+                together._sums[name] = addition if known is None else known + addition
+        return together
 
-def _pairs(count: Tensor) -> Tensor:
+
+def pairs_among(count: Tensor) -> Tensor:
     """Return the number of ordered pairs among `count` things; exact int64 up to 3e9 things."""
     return count * (count - 1)
 
@@ -242,60 +248,3 @@ def _mean_over_segments(total: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
     """Divide a sum over true segments (b) by the number of true segments in the table that are not empty."""
     segments = (table.sum(dim=1) > 0).sum(dim=1)
     return total / segments.clamp(min=1).double(), segments > 0
-
-
-def _compact(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int, int]:
-    """Check the ids (b n) and make them small; return them with the table's numbers of rows and columns."""
-    if prediction.shape != target.shape or prediction.ndim != 2:
-        raise ValueError(f"two index maps (b n) are needed, got {tuple(prediction.shape)} and {tuple(target.shape)}")
-    prediction, target = _integer(prediction, "prediction"), _integer(target, "target")
-    if prediction.numel() == 0:
-        return prediction, target, 1, 1
-    bounds = [bound.long() for ids in (prediction, target) for bound in ids.aminmax()]
-    low, high, true_low, true_high = torch.stack(bounds).tolist()  # the only wait for the device
-    if low < 0 or true_low < 0:
-        raise ValueError(f"ids must be >= 0, the smallest are {low} in the prediction and {true_low} in the target")
-    rows, columns = high + 1, true_high + 1
-    if len(prediction) * rows * columns > DENSE_ENTRIES:
-        prediction, rows = _rank(prediction)
-        background = target.new_zeros(len(target), 1)  # gives id 0 the rank 0 where a sample lacks it
-        target, columns = _rank(torch.cat([background, target], dim=1))
-        target = target[:, 1:]
-    return prediction, target, rows, columns
-
-
-def _integer(ids: Tensor, name: str) -> Tensor:
-    """Return ids of a type that PyTorch can calculate with."""
-    if ids.is_floating_point() or ids.is_complex():
-        raise ValueError(f"{name} must hold integer ids, not {ids.dtype}")
-    if ids.dtype == torch.bool:
-        return ids.to(torch.uint8)
-    return ids.long() if ids.dtype in (torch.uint16, torch.uint32, torch.uint64) else ids
-
-
-def _rank(ids: Tensor) -> tuple[Tensor, int]:
-    """Replace each id (b n) by its rank among the ids of its sample; return the largest number of ids as well."""
-    width = int(ids.max()) + 1
-    offsets = torch.arange(len(ids) + 1, device=ids.device) * width
-    values, ranks = torch.unique(ids.long() + offsets[:-1, None], return_inverse=True)  # sorted: sample after sample
-    first = torch.searchsorted(values, offsets)
-    return ranks - first[:-1, None], int(first.diff().max())
-
-
-def _count(prediction: Tensor, target: Tensor, rows: int, columns: int, valid: Tensor | None = None) -> Tensor:
-    """Make the table (b k l) from ids below `rows` and `columns`."""
-    batch_size, entries = len(prediction), len(prediction) * rows * columns
-    if entries > LARGEST_TABLE:
-        raise ValueError(f"{rows} predicted and {columns} true segments in {batch_size} samples: too many for a table")
-    # the smallest type that holds every index: with int16, 32 pairs of 256 x 256 take a tenth of the time of int64
-    fitting = (dtype for dtype in (torch.int16, torch.int32, torch.int64) if entries <= torch.iinfo(dtype).max)
-    dtype = next(fitting)
-    offsets = torch.arange(batch_size, device=prediction.device)[:, None] * (rows * columns)
-    # all of one type: PyTorch converts mixed ones number by number
-    index = torch.add(target.to(dtype), prediction.to(dtype), alpha=columns).add_(offsets.to(dtype))
-    if valid is not None:
-        if valid.shape != index.shape or valid.dtype != torch.bool:
-            raise ValueError(f"valid must be {tuple(index.shape)} bool, not {tuple(valid.shape)} {valid.dtype}")
-        index = torch.where(valid, index, entries)  # a bin of their own, dropped below
-    table = torch.bincount(index.flatten(), minlength=entries)
-    return table[:entries].view(batch_size, rows, columns)

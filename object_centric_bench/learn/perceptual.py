@@ -4,6 +4,7 @@ import importlib.util
 import pickle
 import urllib.error
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ class PerceptualWeightsError(ValueError):
 
 
 @register
-class LPIPS:
+class LPIPS(nn.Module):
     """Learned perceptual image patch similarity, v0.1 with AlexNet, to a target through which no gradient flows.
 
-    Zhang et al., CVPR 2018, Eq. 1. Its network stays fixed and goes to the pictures' device at the first call.
+    Zhang et al., CVPR 2018, Eq. 1. Its network stays fixed; unlike other losses it has to be moved to the device.
 
     Args of the call, by path: prediction and target (b 3 h w) or (b t 3 h w) float, ImageNet-normalised.
 
@@ -41,7 +42,7 @@ class LPIPS:
         pretrained: False takes random weights, for tests only.
         weights: local file of torchvision's AlexNet; None asks torch's cache, then downloads it. The loss's own
             weights come with the Python package `lpips`.
-        rescale: apply LPIPS' input shift and scale, which are meant for pictures in [-1, 1], as the reference does.
+        rescale: apply LPIPS' input shift and scale, which are meant for pictures in [-1, 1], as in the published runs.
             False leaves the pictures ImageNet-normalised, which is what the network was trained on.
 
     Raises:
@@ -56,10 +57,11 @@ class LPIPS:
         weight: float = 1.0,
         pretrained: bool = True,
         weights: str | None = None,
-        rescale: bool = True,
+        rescale: bool = False,
     ):
         if weights is not None and not pretrained:
             raise ValueError(f"weights {weights!r} are given but pretrained is False")
+        super().__init__()
         self.prediction = prediction
         self.target = target
         self.weight = weight
@@ -68,7 +70,7 @@ class LPIPS:
             self.network.load(read_alexnet(weights), read_heads())
         self.network.requires_grad_(False).eval()
 
-    def __call__(self, batch: Mapping[str, Any], output: Mapping[str, Any]) -> Tensor:
+    def forward(self, batch: Mapping[str, Any], output: Mapping[str, Any]) -> Tensor:
         """Return the weighted loss, a scalar.
 
         Raises:
@@ -79,10 +81,8 @@ class LPIPS:
         target = fetch_tensor(self.target, batch, output, "LPIPS.target")
         shape = prediction.shape
         if shape != target.shape or len(shape) < 4 or shape[-3] != 3 or min(shape[-2:]) < SMALLEST:
-            wanted = f"one shape (b 3 h w) or (b t 3 h w) with h and w of {SMALLEST} or more"
+            wanted = f"one shape (b 3 h w) or (b t 3 h w) with h and w of {SMALLEST} pixels or more, for AlexNet,"
             raise ValueError(mismatch("LPIPS", self.prediction, prediction, self.target, target, wanted))
-        if self.network.shift.device != prediction.device:
-            self.network.to(prediction.device)
         with torch.autocast(prediction.device.type, enabled=False):
             distance = self.network(prediction.flatten(0, -4).float(), target.flatten(0, -4).detach().float())
             return self.weight * distance.mean()
@@ -95,7 +95,7 @@ class PerceptualDistance(nn.Module):
         rescale: shift and scale pictures first, see `LPIPS`.
     """
 
-    def __init__(self, rescale: bool = True):
+    def __init__(self, rescale: bool = False):
         super().__init__()
         self.rescale = rescale
         self.convs = nn.ModuleList(
@@ -108,7 +108,8 @@ class PerceptualDistance(nn.Module):
             ]
         )
         for index, conv in enumerate(self.convs):
-            self.register_buffer(f"head_{index}", torch.rand(conv.out_channels))  # weights of the channels, positive
+            weights = torch.rand(len(conv.weight))  # of the channels, positive
+            self.register_buffer(f"head_{index}", weights)
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188])[:, None, None])
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450])[:, None, None])
 
@@ -138,11 +139,11 @@ class PerceptualDistance(nn.Module):
         """Return the distance (b) float of pictures (b 3 h w) float from their targets."""
         with torch.no_grad():
             wanted = self.features(target)
-        distance = 0.0
+        distances = []
         for index, (ours, theirs) in enumerate(zip(self.features(prediction), wanted, strict=True)):
             head = getattr(self, f"head_{index}")
-            distance = distance + torch.einsum("bchw,c->bhw", (ours - theirs).square(), head).mean(dim=(1, 2))
-        return distance
+            distances.append(torch.einsum("bchw,c->bhw", (ours - theirs).square(), head).mean(dim=(1, 2)))
+        return reduce(torch.add, distances)
 
     def features(self, image: Tensor) -> list[Tensor]:
         """Return five maps (b c h w) of pictures (b 3 h w), of unit length at every place."""

@@ -110,9 +110,8 @@ class CosineLinear:
         return _linear(step - self.cosine_steps, self.total_steps - self.cosine_steps, self.middle, self.final)
 
 
-@register
-class LinearCosine:
-    """Linear warm-up from start to peak in `warmup_steps`, then half a cosine wave to final."""
+class _WarmUp:
+    """A linear warm-up from start to peak in `warmup_steps`, then a fall to final, which subclasses shape."""
 
     def __init__(self, total_steps: int, warmup_steps: int, start: float, peak: float, final: float = 0.0):
         """Set the curve; without warm-up it begins at `peak`.
@@ -132,7 +131,39 @@ class LinearCosine:
         _check_step(step)
         if step <= self.warmup_steps:
             return _linear(step, self.warmup_steps, self.start, self.peak)
-        return _cosine(step - self.warmup_steps, self.total_steps - self.warmup_steps, self.peak, self.final)
+        return self.fall(step - self.warmup_steps, self.total_steps - self.warmup_steps)
+
+    def fall(self, step: int, steps: int) -> float:
+        """Return the value at a step after the warm-up; it falls for `steps`."""
+        raise NotImplementedError
+
+
+@register
+class LinearCosine(_WarmUp):
+    """Linear warm-up from start to peak in `warmup_steps`, then half a cosine wave to final."""
+
+    def fall(self, step: int, steps: int) -> float:
+        """Return the value at a step of the cosine wave."""
+        return _cosine(step, steps, self.peak, self.final)
+
+
+@register
+class LinearExponential(_WarmUp):
+    """Linear warm-up from start to peak in `warmup_steps`, then by the same factor every step, to final."""
+
+    def __init__(self, total_steps: int, warmup_steps: int, start: float, peak: float, final: float):
+        """Set the curve; without warm-up it begins at `peak`.
+
+        Raises:
+            ValueError: `warmup_steps` exceeds `total_steps`, or no factor leads from peak to final.
+        """
+        super().__init__(total_steps, warmup_steps, start, peak, final)
+        if peak <= 0 or final <= 0:
+            raise ValueError(f"LinearExponential needs peak > 0 and final > 0, got {peak} and {final}")
+
+    def fall(self, step: int, steps: int) -> float:
+        """Return the value at a step of the exponential decay."""
+        return self.peak * (self.final / self.peak) ** _linear(step, steps, 0.0, 1.0)
 
 
 @register

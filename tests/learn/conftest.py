@@ -5,9 +5,10 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from object_centric_bench.learn.callback import Log, Save
-from object_centric_bench.learn.loop import Run
+from object_centric_bench.learn.log import Log
 from object_centric_bench.learn.optimizer import Adam
+from object_centric_bench.learn.run import Run
+from object_centric_bench.learn.save import Save
 from object_centric_bench.learn.schedule import LinearCosine
 
 

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
-from object_centric_bench.learn import metric as metric_module
+from object_centric_bench.learn import contingency as contingency_module
+from object_centric_bench.learn.contingency import contingency
 from object_centric_bench.learn.metric import (
     SCORES,
     Average,
     Segmentation,
     adjusted_rand_index,
-    contingency,
     iou,
     mean_best_overlap,
     mean_iou,
@@ -124,7 +124,7 @@ def test_ignored_pixels_in_pieces(monkeypatch):
     batch = {"segment": target, "ignore": torch.rand(7, 6, 6, generator=generator) < 0.4}
     metric = Segmentation(ignore="batch.ignore")
     whole = metric(batch, {"segment": prediction})
-    monkeypatch.setattr(metric_module, "PIECE_ENTRIES", 50)
+    monkeypatch.setattr(contingency_module, "PIECE_ENTRIES", 50)
     for name, (value, valid) in metric(batch, {"segment": prediction}).items():
         assert torch.equal(value, whole[name][0]) and torch.equal(valid, whole[name][1])
 
@@ -356,7 +356,7 @@ def test_large_tables_are_scored_in_pieces(monkeypatch):
     generator = np.random.default_rng(2)
     prediction, target = (torch.from_numpy(generator.integers(0, 9, (7, 64))) for _ in range(2))
     expected = score(prediction, target)
-    monkeypatch.setattr(metric_module, "PIECE_ENTRIES", 200)  # two samples each
+    monkeypatch.setattr(contingency_module, "PIECE_ENTRIES", 200)  # two samples each
     result = score(prediction, target)
     for key in SCORES:
         torch.testing.assert_close(result[key], expected[key])
@@ -425,6 +425,27 @@ def test_average_leaves_out_what_is_not_valid():
     assert average.excluded() == {"some": 1, "none": 2, "late": 0}
     with pytest.raises(ValueError, match=r"some: values \(2,\), but validities \(3,\)"):
         average.update({"some": (torch.ones(2), torch.ones(3, dtype=torch.bool))})
+
+
+def test_average_takes_weights_such_as_numbers_of_frames():
+    """Values 1 and 0.25 of one and three frames, one of no frame: (1 + 3 * 0.25) / 4; also in two parts."""
+    value, weight = torch.tensor([1.0, 0.25, math.nan]), torch.tensor([1.0, 3.0, 0.0], dtype=torch.float64)
+    whole, first, second = Average(), Average(), Average()
+    whole.update({"mbo": (value, weight)})
+    first.update({"mbo": (value[:1], weight[:1])})
+    second.update({"mbo": (value[1:], weight[1:])})
+    for average in (whole, Average.total([first.sums(), second.sums()])):
+        assert average.result() == {"mbo": 0.4375}
+        assert average.excluded() == {"mbo": 1}
+
+
+def test_areas_may_cover_pixels_that_the_table_lacks():
+    """A slot of 4 pixels of which the table has 2: its IoU with an object of 2 pixels is 1/2, not 1."""
+    table, areas = torch.tensor([[[0, 2], [1, 0]]]), torch.tensor([[4, 1]])
+    assert iou(table)[0, 0, 1] == 1
+    assert iou(table, areas)[0, 0, 1] == 0.5
+    for function in (mean_best_overlap, mean_iou):
+        assert function(table, skip_background=True, areas=areas)[0].item() == 0.5
 
 
 def test_functions_of_the_table_give_float64_and_bool():

@@ -33,7 +33,8 @@ def pictures(*shape):
 
 def test_value_and_gradient_are_those_of_the_authors(theirs, alexnet_file):
     made, target = (picture.requires_grad_() for picture in pictures(3, 3, 40, 33))
-    loss = LPIPS(**PATHS, weight=0.5, weights=alexnet_file)({"target": target}, {"reconstruction": made})
+    term = LPIPS(**PATHS, weight=0.5, weights=alexnet_file, rescale=True)
+    loss = term({"target": target}, {"reconstruction": made})
     assert loss.shape == ()
     expected = 0.5 * theirs(target, made).mean()
     torch.testing.assert_close(loss, expected)
@@ -48,9 +49,15 @@ def test_nothing_of_it_is_trained(alexnet_file):
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
+def test_it_moves_like_a_module():
+    term = LPIPS(**PATHS, pretrained=False).to("meta")
+    assert {tensor.device.type for tensor in (*term.parameters(), *term.buffers())} == {"meta"}
+
+
 def test_without_rescaling_pictures_are_taken_as_the_network_was_trained_on(theirs, alexnet_file):
+    """The default: ImageNet-normalised pictures are what the authors' network makes of theirs in [-1, 1]."""
     made, target = pictures(2, 3, 32, 32)
-    loss = LPIPS(**PATHS, weights=alexnet_file, rescale=False)({"target": target}, {"reconstruction": made})
+    loss = LPIPS(**PATHS, weights=alexnet_file)({"target": target}, {"reconstruction": made})
     shift, scale = theirs.scaling_layer.shift, theirs.scaling_layer.scale
     torch.testing.assert_close(loss, theirs(target * scale + shift, made * scale + shift).mean())
 
@@ -92,7 +99,7 @@ def test_float32_under_autocast():
     [((1, 3, 32, 32), (2, 3, 32, 32)), ((1, 1, 32, 32),) * 2, ((1, 3, 30, 32),) * 2, ((3, 32, 32),) * 2],
 )
 def test_pictures_that_do_not_fit(made, target):
-    with pytest.raises(ValueError, match=r"output\.reconstruction is \(.*31 or more"):
+    with pytest.raises(ValueError, match=r"output\.reconstruction is \(.*31 pixels or more"):
         LPIPS(**PATHS, pretrained=False)({"target": torch.zeros(target)}, {"reconstruction": torch.zeros(made)})
 
 

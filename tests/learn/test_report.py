@@ -53,6 +53,8 @@ def test_videos_are_drawn_up_to_the_wanted_number():
                 output={"segment": segment, "segment_mask": torch.rand(2, 5, 4, 2, 2)},
                 scores={"mbo": (torch.ones(2), torch.tensor([True, False]))},
                 batch_transforms=[],
+                inputs=("video",),
+                cfg={"dataset": {"eval": {"keys": ["video", "segment"]}}},
             )
         )
     assert recorder.unit == "videos"

@@ -93,6 +93,22 @@ def test_the_loss_is_least_where_the_prediction_is_the_target():
     torch.testing.assert_close(value.detach(), entropy)
 
 
+@pytest.mark.parametrize("shift", [1, 2])
+def test_a_frame_is_compared_with_the_one_that_is_shift_frames_later(shift):
+    """A loop over frames and places, by the definition."""
+    similarity, feature = draw(1, 5, 6, 3, 2), draw(1, 5, 4, 3, 2)
+    places, logits = feature[0].flatten(2), similarity[0].flatten(2)
+    terms = []
+    for frame in range(5 - shift):
+        for place in range(6):
+            later = places[frame + shift]
+            cosine = torch.stack([functional.cosine_similarity(places[frame, :, place], one, dim=0) for one in later.T])
+            chosen = cosine.masked_fill(cosine < 0, float("-inf")) if (cosine >= 0).any() else torch.zeros(6)
+            terms.append(functional.cross_entropy(logits[frame, :, place], (chosen / 0.2).softmax(dim=0)))
+    loss = TemporalSimilarity("output.similarity", "output.feature", 0.2, shift=shift)
+    torch.testing.assert_close(loss({}, {"similarity": similarity, "feature": feature}), torch.stack(terms).mean())
+
+
 def test_half_precision_is_computed_in_float32():
     with torch.autocast("cpu", torch.bfloat16):
         similarity, feature = draw(1, 2, 4, 2, 2).bfloat16(), draw(1, 2, 5, 2, 2).bfloat16()

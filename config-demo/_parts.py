@@ -68,7 +68,7 @@ def stage2(method, mask, total_steps, lr, batch_size, pretrain=None, data=datase
         **learn.adam_with_warmup(lr=lr, total_steps=total_steps),
         **learn.segmentation(mask=mask, size=[RESOLUTION, RESOLUTION]),
     )
-    cfg["eval_every"] = total_steps // 4
+    cfg["eval_every"] = max(total_steps // 4, 1)
     return cfg
 
 

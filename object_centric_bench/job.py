@@ -35,6 +35,7 @@ from .training import Resuming, train_one
 log = logging.getLogger(__name__)
 
 DONE, DIFFERENT, USER_ERROR, RESUMABLE, INTERRUPTED = 0, 1, 2, 3, 130
+GRACE = 5.0  # seconds
 DRAWN = ("Shapes", "MovingShapes")  # datasets that this code draws itself
 
 
@@ -67,6 +68,8 @@ def guarded(job: Callable[[], int], level: int = logging.INFO) -> int:
         if level <= logging.DEBUG:
             traceback.print_exc()
         print("error:" if talks else f"error in process {rank}:", error, file=sys.stderr)
+        if talks and os.environ.get("WORLD_SIZE", "1") != "1":
+            time.sleep(GRACE)  # this process holds the store that the others may be waiting at, to find the same error
         return USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

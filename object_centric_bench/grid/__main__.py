@@ -3,6 +3,7 @@
 What is there already is not run again: repeat it to go on. Runs go in turn, or one on every GPU.
 """
 
+import shlex
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -34,9 +35,14 @@ def parse(arguments: list[str]) -> Namespace:
     add("--save_dir", metavar="DIR", default="save", help="folder of all runs (default: save)")
     add("--out", metavar="DIR", help="where table.md, .tex and .csv go (default: grid/ in --save_dir)")
     add("--published", action="store_true", help="put the authors' scores beside ours")
-    add("--train_options", nargs="+", default=[], metavar="X", help="of train.py, undashed: time_limit=3h")
+    add("--train_options", default="", metavar="TEXT", help='of train.py: --train_options="--time_limit 3h"')
     add("--dry_run", action="store_true", help="only say what would be run")
-    return commandline.parse(parser, arguments)
+    # overrides may stand behind the seeds, which take all that follows
+    overrides = [text for text in arguments if "=" in text and not text.startswith("-")]
+    rest = [text for text in arguments if text not in overrides]
+    options = commandline.parse(parser, rest)
+    options.configs += overrides
+    return options
 
 
 def main(arguments: list[str]) -> int:
@@ -55,8 +61,7 @@ def main(arguments: list[str]) -> int:
         if options.dry_run:
             print("\n".join(str(job) for job in jobs))
             return 0
-        extra = [f"--{text}" for text in options.train_options]
-        outcome = run(jobs, TRAIN, Path(options.data_dir), save_dir, extra)
+        outcome = run(jobs, TRAIN, Path(options.data_dir), save_dir, shlex.split(options.train_options))
         made = table(jobs, save_dir, options.published)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -11,7 +11,7 @@ PANELS = {  # title -> beginnings of the names of its lines
     "Scores": ("score/", "eval:"),
     "Slots": ("slots/effective", "slots/dead", "slots/duplicate"),
     "Attention's entropy": ("slots/attention_entropy",),
-    "Gradient norms": ("grad_norm",),
+    "Gradient norms": ("grad_norm", "grad_norm/"),
     "Schedules": ("lr", "optimizer.", "model."),
     "Seconds per step": ("seconds_per_step",),
 }
@@ -43,13 +43,8 @@ def panels(run: RunFiles) -> dict[str, list[dict]]:
 
 
 def belongs(name: str, beginnings: Iterable[str]) -> bool:
-    """Tell whether a name is one of these, or starts with one that is meant as a beginning."""
-    return any(name == each or (name.startswith(each) and not each[-1].isalnum()) or _norm(name, each)
-               for each in beginnings)  # fmt: skip
-
-
-def _norm(name: str, beginning: str) -> bool:
-    return beginning == "grad_norm" and name.startswith("grad_norm/")
+    """Tell whether a name is one of these, or starts with one that ends in a mark, such as `loss/`."""
+    return any(name == each or (not each[-1].isalnum() and name.startswith(each)) for each in beginnings)
 
 
 def line(name: str, steps: list[int], values: list[float]) -> dict:

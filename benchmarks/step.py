@@ -7,6 +7,7 @@ compiled). `python -m benchmarks.step --all` prints all COCO configs, `--compile
 """
 
 import argparse
+import functools
 import resource
 import time
 from collections.abc import Callable
@@ -137,7 +138,7 @@ def make_run(file: str, device: str, size: int, compiled: bool = False) -> "Run"
     import inspect
 
     from object_centric_bench import config, experiment
-    from object_centric_bench.engine import make_accelerator, seed_everything
+    from object_centric_bench.engine import make_accelerator, prepare, seed_everything
     from object_centric_bench.learn.optimizer import freeze, parameter_groups
     from object_centric_bench.learn.run import Run
     from object_centric_bench.model.compilation import compile_parts
@@ -156,7 +157,7 @@ def make_run(file: str, device: str, size: int, compiled: bool = False) -> "Run"
     network.to(accelerator.device)
     optimizer = build(cfg["optimizer"], "optimizer", params=groups)
     inputs = tuple(inspect.signature(network.forward).parameters)
-    network, optimizer = accelerator.prepare(network, optimizer)
+    network, optimizer = prepare(accelerator, network, optimizer)
     samples = BATCH if "demo" not in file else cfg["dataset"]["batch_size"]
     batch = noise(samples, size)
     return Run(
@@ -225,6 +226,7 @@ def loop_lines(file: str, options: Options, size: int) -> list[Line]:
     core = [0.0]
 
     def timed(function: Callable) -> Callable:
+        @functools.wraps(function)
         def call(*arguments: object, **named: object) -> object:
             result = []
             core[0] += elapsed(lambda: result.append(function(*arguments, **named)), options.device)

@@ -1,8 +1,11 @@
 """The engine that runs a model: device, precision, seeds."""
 
+import ctypes
 import os
 import random
+import sys
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,10 +13,12 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import nn
+from torch.optim import Optimizer
 
 from .registry import ConfigError
 
 PRECISIONS = ("auto", "no", "bf16", "fp16")
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # options of glibc's mallopt, of malloc.h
 TIMEOUT = timedelta(minutes=10)  # for which a process waits for another in a step; the launcher tells of a dead one
 
 
@@ -34,12 +39,40 @@ def make_accelerator(device: str, precision: str, find_unused_parameters: bool =
         precision = ("bf16" if native_bf16() else "no") if cpu else "fp16"
     if cpu and precision == "fp16":
         raise ConfigError("precision: fp16 needs a CUDA device; use auto, bf16 or no")
+    if cpu:
+        keep_freed_memory()
     AcceleratorState._reset_state(True)  # a second run in this process may use another precision
     options = [
         InitProcessGroupKwargs(timeout=TIMEOUT),
         DistributedDataParallelKwargs(find_unused_parameters=find_unused_parameters),
     ]
     return Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=options)
+
+
+def prepare(accelerator: Accelerator, network: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Any]:
+    """Have the engine take over model and optimizer; the model keeps the precision of its outputs.
+
+    Accelerate would copy every output to float32, also logits of thousands of classes, in each step there and back.
+    Who runs the model enters `accelerator.autocast()` instead.
+    """
+    network, optimizer = accelerator.prepare(network, optimizer)
+    accelerator.unwrap_model(network, keep_fp32_wrapper=False)
+    return network, optimizer
+
+
+def keep_freed_memory() -> None:
+    """Have this process, on Linux with glibc, use large blocks of memory again instead of giving them back.
+
+    By default each tensor of more than 32 MiB, and most of more than 128 KiB, comes as fresh pages from the system,
+    which zeroes them one by one; that is a tenth to a quarter of a training step. Elsewhere nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    adjust = getattr(ctypes.CDLL(None), "mallopt", None)
+    if adjust is None:  # another C library
+        return
+    for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 * 2**20)):
+        adjust(option, value)
 
 
 def keep_buffers(network: nn.Module) -> None:

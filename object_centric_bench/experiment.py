@@ -16,7 +16,7 @@ from .datum.dataset import Dataset
 from .datum.labels import Split
 from .datum.loader import batches, eval_batches, part
 from .drive import scheduled, setter
-from .engine import PRECISIONS, keep_buffers, make_accelerator, seed_everything
+from .engine import PRECISIONS, keep_buffers, make_accelerator, prepare, seed_everything
 from .evaluation import build_labelled, choose, protocol_faults
 from .learn.gather import Processes
 from .learn.optimizer import freeze, parameter_groups, require_stated
@@ -167,7 +167,7 @@ def build_run(
             f"dataset.batch_size: {size} samples over all of {processes.count} processes; one each at least"
         )
     keep_buffers(network)
-    network, optimizer = accelerator.prepare(network, optimizer)
+    network, optimizer = prepare(accelerator, network, optimizer)
     samples = len(data["train"])
     workers, pin = section["num_workers"], accelerator.device.type == "cuda"
     run = Run(

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -28,28 +27,36 @@ def mean_cross_entropy(logits: Tensor, code: Tensor) -> Tensor:
 
 
 class _MeanCrossEntropy(torch.autograd.Function):
-    """Mean over rows of the cross-entropy, and its gradient: probabilities less one at the true class."""
+    """Mean over rows of the cross-entropy, and its gradient: probabilities less one at the true class.
+
+    Both come from one softmax, so that every logit is exponentiated once: the probabilities are kept in place of the
+    logits, in their precision.
+    """
 
     @staticmethod
     def forward(ctx, logits: Tensor, code: Tensor) -> Tensor:
         """Return the mean, a scalar."""
-        ctx.save_for_backward(logits, code)
         precise = torch.promote_types(logits.dtype, torch.float32)
-        sums = [F.cross_entropy(logits[rows].to(precise), code[rows], reduction="sum") for rows in _chunks(logits)]
+        error = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        sums = []
+        for rows in _chunks(logits):
+            part, true = logits[rows].to(precise), code[rows, None]
+            probability = part.softmax(dim=1)
+            # The largest probability is at least 1 / k, so its logarithm is exact where that of the true one is not.
+            log_total = part.amax(dim=1) - probability.amax(dim=1).log()
+            sums.append((log_total - part.gather(1, true)[:, 0]).sum())
+            if error is not None:
+                error[rows] = probability.scatter_add_(1, true, probability.new_full(true.shape, -1.0))
+        ctx.save_for_backward(error)
+        ctx.precise = precise
         return torch.stack(sums).sum() / len(logits)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         """Return the gradient of the logits, in their precision."""
-        logits, code = ctx.saved_tensors
-        factor = gradient / len(logits)  # holds the factor of a gradient scaler too, so that half precision suffices
-        result = torch.empty_like(logits)
-        for rows in _chunks(logits):
-            probability = logits[rows].to(factor.dtype).softmax(dim=1)
-            probability.scatter_add_(1, code[rows, None], probability.new_full((len(probability), 1), -1.0))
-            result[rows] = probability.mul_(factor)
-        return result, None
+        (error,) = ctx.saved_tensors
+        return error * (gradient / len(error)).to(ctx.precise), None
 
 
 def _chunks(logits: Tensor) -> Iterator[slice]:

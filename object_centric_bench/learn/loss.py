@@ -54,6 +54,7 @@ class CrossEntropy:
 
     def __init__(self, prediction: str, target: str, weight: float = 1.0, groups: list[int] | None = None):
         self.prediction = prediction
+        self.reads_half = prediction  # in chunks, see `mean_cross_entropy`
         self.target = target
         self.weight = weight
         self.groups = groups

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import convert_to_fp32
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -150,7 +151,10 @@ def seed_noise(device: torch.device, *numbers: int) -> None:
 
 
 def forward(run: Run, batch: dict) -> None:
-    """Bring a batch to the device, run the model on it; sets `run.batch`, `run.output`, emits `after_forward`."""
+    """Bring a batch to the device, run the model on it; sets `run.batch`, `run.output`, emits `after_forward`.
+
+    Outputs in half precision become float32, but for those that a loss reads as they are (its `reads_half`).
+    """
     run.raw = batch
     moved = {
         key: value.to(run.device, non_blocking=True) if isinstance(value, Tensor) else value
@@ -163,8 +167,12 @@ def forward(run: Run, batch: dict) -> None:
     # evaluation goes past DistributedDataParallel: there, processes may have different numbers of batches
     model = run.model if torch.is_grad_enabled() else run.network
     inputs = {key: moved[key] for key in run.inputs if key in moved}
-    with named("model", inputs):
-        run.output = model(**inputs)
+    with named("model", inputs), run.accelerator.autocast():
+        output = model(**inputs)
+    as_it_is = {getattr(loss, "reads_half", None) for loss in run.loss.values()}
+    run.output = {
+        key: value if f"output.{key}" in as_it_is else convert_to_fp32(value) for key, value in output.items()
+    }
     emit(run, "after_forward")
 
 

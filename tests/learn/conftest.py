@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
+from object_centric_bench.engine import make_accelerator
 from object_centric_bench.learn.log import Log
 from object_centric_bench.learn.optimizer import Adam
 from object_centric_bench.learn.run import Run
@@ -51,7 +51,7 @@ def make_run(tmp_path):
     def make(folder="run", total_steps=12, eval_every=4, loss=squared_error, callbacks=None, metric=(above,)):
         torch.manual_seed(0)
         model = Toy()
-        accelerator = Accelerator(cpu=True)
+        accelerator = make_accelerator("cpu", "no")
         optimizer = Adam([p for p in model.parameters() if p.requires_grad], lr=0.1)
         model, optimizer = accelerator.prepare(model, optimizer)
         path = tmp_path / folder

@@ -115,6 +115,7 @@ def test_every_argument_is_explained(name, capsys):
 SOURCES = {
     "clevrtex": ("clevrtex", [], (6, 3)),
     "coco": ("coco", [], (6, 4)),
+    "coco pixels": ("coco", ["--pixels"], (6, 4)),
     "voc": ("voc", [], (5, 3)),
     "voc official": ("voc", ["--voc_split", "official"], None),
     "movi": ("movi/movi_d/32x32", [], (4, 2)),

@@ -29,6 +29,7 @@ def run(
     workers: int = 0,
     force: bool = False,
     skip_bad: bool = False,
+    pixels: bool = False,
 ) -> list[str]:
     """Write `dst_dir/<split>.lmdb` for each split; a file has its name only once it is whole.
 
@@ -41,6 +42,7 @@ def run(
         workers: processes; 0 converts here. The files are the same.
         force: start from nothing, and replace existing files (only when the new one is whole).
         skip_bad: leave out bad items and go on.
+        pixels: store pictures decoded.
 
     Returns:
         A message per item left out.
@@ -57,7 +59,7 @@ def run(
     existing = [file for file in files.values() if file.exists()]
     if len(existing) == len(files) and not force:
         refuse_existing(existing[0], force)
-    listed = {split: job() for split, job in jobs.items()}
+    listed = {split: job().decoded() if pixels else job() for split, job in jobs.items()}
     if not force:
         for split, file in files.items():
             if file.exists() and not _was_finished(file, listed[split]):

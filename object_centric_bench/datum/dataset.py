@@ -228,9 +228,9 @@ class Dataset:
             return torch.from_numpy(value).long()
         return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
-    def image(self, encoded: bytes, index: int) -> Tensor:
-        """Decode a picture to (c h w) uint8 RGB, a permuted view of (h w c)."""
-        array = decode_image(encoded) if isinstance(encoded, bytes) else None
+    def image(self, stored: bytes | np.ndarray, index: int) -> Tensor:
+        """Return a picture, encoded or stored decoded, as (c h w) uint8 RGB, a permuted view of (h w c)."""
+        array = decode_image(stored) if isinstance(stored, bytes) else as_picture(stored)
         if array is None:
             raise DataError(
                 f"{self.file}, sample {index}: the picture cannot be decoded; make it again: {self.command}"
@@ -247,6 +247,12 @@ class Dataset:
                 )
             array = array.astype(np.int32)  # torch indexes and compares no uint16
         return torch.from_numpy(array).to(self.segment_dtype)
+
+
+def as_picture(stored: Any) -> np.ndarray | None:
+    """Return what is stored if it is a decoded picture, (h w 3) uint8; None if it is anything else."""
+    fits = isinstance(stored, np.ndarray) and stored.dtype == np.uint8 and stored.ndim == 3 and stored.shape[2] == 3
+    return stored if fits else None
 
 
 def decode_image(encoded: bytes | np.ndarray) -> np.ndarray | None:

@@ -9,7 +9,8 @@ from .lmdb import Reader
 def identity(reader: Reader) -> str:
     """Return a hash of all records of a file; two files share it exactly when they hold the same.
 
-    Records of ours begin with their checksum, so only the first page of each is read; published ones are read whole.
+    Records of ours begin with a checksum, so only the first page of each is read; that of a sample's main value covers
+    the checksums of its decoded pictures, which begin with pixels. Published records are read whole.
     """
     found = hashlib.sha256()
     with environment(reader.file, reader.command).begin(buffers=True) as transaction:

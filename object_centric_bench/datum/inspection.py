@@ -295,7 +295,7 @@ class Survey:
         encoded = record[name][0] if isinstance(record[name], list) else record[name]
         kind = encoding(encoded, self.reader.published)
         # OpenCV decodes to BGR; published lists of PNG files were written with red and blue exchanged
-        is_rgb = kind == "AVI" or (kind == "PNG" and name == "video" and self.reader.published)
+        is_rgb = kind in (None, "AVI") or (kind == "PNG" and name == "video" and self.reader.published)
         cells = []
         for number in dict.fromkeys([0, len(frames) // 2, len(frames) - 1]):
             plain = shrink(to_rgb(frames[number], is_rgb), cv2.INTER_AREA)

@@ -1,8 +1,9 @@
 """One store for all datasets: an LMDB file whose records need no pickle, and a reader that also takes published files.
 
-Our format, version 1. The values of sample 12 (see `record`) lie under `00000012` and, for the elements of its lists,
+Our format. The values of sample 12 (see `record`) lie under `00000012` and, for the elements of its lists,
 `00000012.video.0000` and so on; `__header__` describes the file. The header is written last: a file without one is
-known to be unfinished.
+known to be unfinished. The format has version 1, or 2 if pictures are stored decoded, under keys such as
+`00000012.image`: so programs that know only the first say so.
 
 Published files have a pickled list of keys under `__keys__` and a pickled dict per sample. They are decoded without
 calling anything a pickle names, see `unpickle`.
@@ -17,15 +18,16 @@ from typing import Any
 
 import lmdb
 import msgpack
+import numpy as np
 
 from ..console import bar
 from .environment import check_size, environment
 from .pages import check_tree
-from .record import DataError, Elements, Packed, seal, unpack, unpack_entry
+from .record import Bands, DataError, Elements, Packed, seal, unpack, unpack_entry
 from .unpickle import unpickle
 
 MAGIC = "object_centric_bench"
-VERSION = 1
+VERSION, PIXELS_VERSION = 1, 2  # of files with encoded pictures, and with decoded ones
 HEADER_KEY = b"__header__"
 PUBLISHED_KEY = b"__keys__"
 SMALLEST_MAP = 1 << 28  # bytes of address space; doubled as the file grows
@@ -165,7 +167,7 @@ class Reader:
     def read(
         self, index: int, keys: Collection[str] | None = None, choose: Callable[[int], Sequence[int]] | None = None
     ) -> dict[str, Any]:
-        """Return a sample: encoded pictures as bytes, arrays as numpy, lists as lists of either.
+        """Return a sample: encoded pictures as bytes, arrays and decoded pictures as numpy, lists as lists of either.
 
         Args:
             index: 0 <= index < len.
@@ -207,6 +209,9 @@ class Reader:
         main = self._unpack(self._value(transaction, key, where), where)
         wanted = main.keys() if keys is None else [name for name in keys if name in main]
         record = {name: unpack_entry(main[name]) for name in wanted}
+        for name, entry in record.items():
+            if isinstance(entry, Bands):
+                record[name] = self._picture(transaction, key + b"." + name.encode(), entry, where)
         lists = {name: entry.count for name, entry in record.items() if isinstance(entry, Elements)}
         if not lists:
             return record
@@ -220,6 +225,13 @@ class Reader:
             values = [self._value(transaction, each, where) for each in stored]
             record[name] = [unpack_entry(self._unpack(value, where)) for value in values]
         return record
+
+    def _picture(self, transaction: lmdb.Transaction, key: bytes, bands: Bands, where: str) -> np.ndarray:
+        value = self._value(transaction, key, where)
+        try:
+            return bands.read(memoryview(value))
+        except DataError as error:
+            raise DataError(f"{where}: {error}; make it again: {self.command}") from error
 
     def verify(self) -> None:
         """Read every record once and check it.
@@ -257,9 +269,9 @@ class Reader:
         fields = self._unpack(value, f"{self.file}, header")
         if not isinstance(fields, dict) or fields.get("magic") != MAGIC:
             raise DataError(f"{self.file} was not written by this framework; make one with: {self.command}")
-        if fields.get("version") != VERSION:
+        if fields.get("version") not in (VERSION, PIXELS_VERSION):
             raise DataError(
-                f"{self.file} has format version {fields.get('version')}, this program reads {VERSION}; "
+                f"{self.file} has format version {fields.get('version')}, this program reads up to {PIXELS_VERSION}; "
                 f"update the program or make the file again: {self.command}"
             )
         try:

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from .record import DataError
 
+FEW = 32  # ids up to which a search for each is faster than counting all, even if none but the largest occurs
+
 
 def renumber(segment: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Number the segments that occur 1..n in rising order of their old ids; 0 stays 0, whether it occurs or not.
@@ -36,7 +38,12 @@ def renumber(segment: Tensor, keep: Tensor | None = None) -> tuple[Tensor, Tenso
 
 def _ids(array: np.ndarray) -> np.ndarray:
     """Return the numbers that occur, rising."""
-    if array.dtype == np.uint8 and array.size:  # OpenCV's histogram takes half the time of a bincount
+    if array.dtype == np.uint8 and array.size:
+        highest = int(array.max())
+        if highest <= FEW:  # a tenth of the time of a histogram: a search ends at the first find
+            data = array.tobytes()
+            return np.array([number for number in range(highest + 1) if number in data])
+        # OpenCV's histogram takes half the time of a bincount
         return np.flatnonzero(cv2.calcHist([np.ascontiguousarray(array).reshape(1, -1)], [0], None, [256], [0, 256]))
     return np.flatnonzero(np.bincount(array.ravel()))
 

@@ -24,10 +24,11 @@ BIG = 1  # flag of a node whose value has pages of its own
 
 
 class Meta(NamedTuple):
-    """What a meta page says: bytes per page, flags of the tree, its root, the last page, the transaction's number."""
+    """What a meta page says: bytes per page, flags of the tree, records, root, last page, the transaction's number."""
 
     page_size: int
     flags: int
+    entries: int
     root: int
     last_page: int
     transaction: int
@@ -39,10 +40,10 @@ def read_meta(page: bytes) -> Meta | None:
         return None
     (page_size,) = struct.unpack_from("<I", page, 40)
     (flags,) = struct.unpack_from("<H", page, 92)
-    root, last_page, transaction = struct.unpack_from("<QQQ", page, 128)
+    entries, root, last_page, transaction = struct.unpack_from("<QQQQ", page, 120)
     if not 512 <= page_size <= 65536 or page_size & (page_size - 1):
         return None
-    return Meta(page_size, flags, root, last_page, transaction)
+    return Meta(page_size, flags, entries, root, last_page, transaction)
 
 
 def newest(first: Meta, second: Meta | None) -> Meta:

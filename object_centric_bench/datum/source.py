@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .record import DataError
+from .dataset import decode_image
+from .record import DataError, Pixels
 
 SHOWN = 8  # names in a message
 PNG = b"\x89PNG\r\n\x1a\n"  # the first bytes of such a file
@@ -109,6 +110,25 @@ def check_image(encoded: bytes, file: Path) -> tuple[int, int]:
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         raise DataError(f"{file} is {_fault(error)}; download it again") from error
     return height, width
+
+
+def stored_picture(encoded: bytes, file: Path | str, pixels: bool) -> bytes | Pixels:
+    """Return a picture as it goes into a record: the bytes of its file or, with `pixels`, decoded.
+
+    Args:
+        encoded: a JPEG, PNG or WebP file.
+        file: for the message.
+        pixels: whether to decode, exactly as datasets do it when they read an encoded one.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+    if not pixels:
+        return encoded
+    array = decode_image(encoded)
+    if array is None:
+        raise DataError(f"{file} cannot be decoded; download it again")
+    return Pixels(array)
 
 
 def _fault(error: Exception) -> str:

@@ -18,6 +18,7 @@ from .lmdb import Reader
 from .movi import MOVi
 from .parallel import ordered_map
 from .record import DataError, Packed, pack
+from .source import stored_picture
 from .voc import VOC
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ def upgrade(
     labels: Literal["merged", "border0"] | None = None,
     workers: int = 0,
     force: bool = False,
+    pixels: bool = False,
 ) -> None:
     """Rewrite a published LMDB file in our format and compare every decoded sample of the two.
 
@@ -44,10 +46,11 @@ def upgrade(
             border0 (files of 2026), 0 = border, 1 = background.
         workers: processes; 0 works here. The file is the same.
         force: start from nothing and replace an existing target.
+        pixels: store pictures decoded, not for videos.
 
     Raises:
         DataError: the source is no published file, or of no known dataset; the target exists, or is the source; a
-            sample differs.
+            sample differs; `pixels` for videos.
     """
     source, target = Path(source), Path(target)
     if source.exists() and target.exists() and source.samefile(target):
@@ -63,6 +66,8 @@ def upgrade(
         raise DataError(f"{source} holds {name}; --labels says what the label maps of published VOC files hold")
     options = (("labels", labels),) if labels else ()
     keys = tuple(key for key in _class(name).offered if key in _record(str(source), name, options, 0))
+    if pixels and "image" not in keys:
+        raise DataError(f"{source} holds {name}, which has no pictures to be stored decoded; leave out --pixels")
     attributes: dict[str, Any] = {"source": f"published file {source.name}", **dict(options)}
     if name == COCO.__name__ and "isthing" not in reader.read(0):
         attributes["things_only"] = True
@@ -74,6 +79,7 @@ def upgrade(
         attributes=attributes,
         chunk=1,
     )
+    job = job.decoded() if pixels else job
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with conversion.alone(target):
@@ -130,8 +136,10 @@ def _record(source: str, name: str, options: tuple, index: int) -> dict[str, Any
     return dataset.translated(dataset.reader.read(index), dataset.offered, index)
 
 
-def _sample(source: str, name: str, options: tuple, index: int) -> Packed:
+def _sample(source: str, name: str, options: tuple, index: int, pixels: bool = False) -> Packed:
     record = _record(source, name, options, index)
+    if pixels:
+        record["image"] = stored_picture(record["image"], f"{source}, sample {index}: the picture", pixels)
     return pack({**record, "source_id": _dataset(source, name, options).source_id(index)})
 
 

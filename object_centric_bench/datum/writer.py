@@ -1,6 +1,7 @@
 """Write one file of a conversion: in commits that survive a crash, going on where an interrupted run stopped."""
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -14,10 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 from tqdm import tqdm
 
 from ..console import bar
-from .lmdb import Header, count_values, header_value, sample_values, write_values
+from .lmdb import PIXELS_VERSION, VERSION, Header, count_values, header_value, sample_values, write_values
 from .parallel import ordered_map
 from .record import DataError, Packed
 
@@ -38,22 +40,29 @@ class Job:
 
     Attributes:
         items: in the order of the samples; each can be sent to a process, and its `repr` tells all about it.
-        sample: a function of a module (or a `functools.partial` of one) that makes a sample of an item; it raises
-            `DataError`, naming the file, if the source is bad.
+        sample: a function of a module (or a `functools.partial` of one) that makes a sample of an item, with decoded
+            pictures if `pixels=True` follows; it raises `DataError`, naming the file, if the source is bad.
         files: the source files of an item; when one of them changes, so does the sample.
         attributes: kept in the file: the source, the split, all options that decide the content.
         official: number of samples of the official download, None if there is none or only a part is wanted.
         bad: messages about items that were left out when listing the source.
         chunk: items per message between processes: 1 if their samples are large.
+        pixels: whether the samples hold decoded pictures, `record.Pixels`; see `decoded`.
     """
 
     items: Sequence[Any]
-    sample: Callable[[Any], Packed]
+    sample: Callable[..., Packed]
     files: Callable[[Any], Iterable[Path]] = _no_files
     attributes: dict[str, Any] = field(default_factory=dict)
     official: int | None = None
     bad: tuple[str, ...] = ()
     chunk: int = 8
+    pixels: bool = False
+
+    def decoded(self) -> "Job":
+        """Return the job that stores pictures decoded, if this one's `sample` can do that."""
+        sample = functools.partial(self.sample, pixels=True)
+        return dataclasses.replace(self, sample=sample, attributes=self.attributes | {"pixels": True}, pixels=True)
 
 
 class _Outcome(NamedTuple):
@@ -172,7 +181,8 @@ class Writer:
             shown = "\n  ".join(self.messages[:SHOWN])
             raise DataError(f"{self.file} would hold no sample" + (f", all are bad:\n  {shown}" if shown else ""))
         attributes = self.job.attributes | ({"left_out": self.messages} if self.messages else {})
-        header = Header(self.dataset, self.num_samples, self.max_segment, attributes, self.num_values)
+        version = PIXELS_VERSION if self.job.pixels else VERSION
+        header = Header(self.dataset, self.num_samples, self.max_segment, attributes, self.num_values, version=version)
         write_values(self.partial, [header_value(header)])
 
     def earlier(self) -> tuple[int, bool]:
@@ -246,6 +256,7 @@ def _program(sample: Callable[[Any], Packed]) -> bytes:
     function = sample.func if isinstance(sample, functools.partial) else sample
     options = repr((sample.args, sample.keywords)) if isinstance(sample, functools.partial) else ""
     libraries = [f"{name} {version(name)}" for name in ("numpy", "msgpack", "zstandard", "lmdb")]
+    libraries.append(f"opencv {cv2.__version__}")  # whose package has several names
     digest = hashlib.blake2b("\n".join([function.__qualname__, options, *libraries]).encode(), digest_size=32)
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())

@@ -184,9 +184,9 @@ def test_another_dataset(file):
 
 
 def test_newer_version(tmp_path):
-    fields = {"magic": store.MAGIC, "version": 2, "dataset": "toy", "num_samples": 0, "max_segment": 0}
+    fields = {"magic": store.MAGIC, "version": 3, "dataset": "toy", "num_samples": 0, "max_segment": 0}
     raw(tmp_path / "a.lmdb", {store.HEADER_KEY: seal(msgpack.packb(fields))})
-    with pytest.raises(DataError, match=r"version 2.*reads 1"):
+    with pytest.raises(DataError, match=r"version 3.*reads up to 2"):
         Reader(tmp_path / "a.lmdb")
 
 

@@ -21,7 +21,7 @@ from object_centric_bench.datum import conversion, environment, flow, tfrecord
 from object_centric_bench.datum.cache import Cache
 from object_centric_bench.datum.dataset import decode_label
 from object_centric_bench.datum.lmdb import HEADER_KEY, Header, Reader, header_value, sample_key
-from object_centric_bench.datum.record import DataError, pack, seal
+from object_centric_bench.datum.record import DataError, Pixels, pack, seal
 from object_centric_bench.datum.unpickle import unpickle
 from object_centric_bench.learn import checkpoint
 from object_centric_bench.learn.checkpoint import CheckpointError
@@ -61,6 +61,7 @@ def sample(index: int) -> dict:
         "source_id": f"picture {index}",
         "video": [rng.bytes(30) for _ in range(3)],
         "flow": [flow.encode_flow(rng.integers(0, 65536, (2, 6, 6)).astype(np.uint16)) for _ in range(3)],
+        "decoded": Pixels(rng.integers(0, 256, (5, 7, 3)).astype(np.uint8)),
     }
 
 

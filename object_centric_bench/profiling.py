@@ -134,6 +134,8 @@ def about_data(run: Run, found: Profile) -> tuple[str, str]:
         return what, f"Set dataset.num_workers={cores}: the machine has {cores} cores"
     if cacheable(run):
         return what, "Set cache_feature=True: pictures need not be read again"
+    if largest == "decode":
+        return what, "All cores are busy: store the pictures decoded (convert.py ... --pixels), or use more CPU cores"
     return what, "All cores are busy: more CPU cores, or smaller stored pictures (convert.py), would help"
 
 

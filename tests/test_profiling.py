@@ -177,3 +177,12 @@ def test_the_verdict_names_the_bottleneck_and_the_setting(data, tmp_path, rows, 
     assert text.startswith("bottleneck: ") and expected in text
     assert max(rows, key=rows.get) in text
     assert os.cpu_count() is None or "num_workers=0" not in text
+
+
+def test_decoding_that_no_cache_avoids_leads_to_decoded_pictures(data, tmp_path, monkeypatch):
+    run = build(data, tmp_path, small())
+    monkeypatch.setattr(profiling, "cacheable", lambda run: False)  # as with augmented pictures
+    rows = {"waiting for data": 0.08, "backward": 0.02}
+    for slowest, wanted in (("decode", True), ("transform", False)):
+        found = Profile(5, 0.1, (0.1, 0.1), rows, dict.fromkeys(PARTS, 0.01) | {slowest: 0.5}, 1000)
+        assert ("--pixels" in profiling.verdict(found, run)) == wanted

@@ -64,9 +64,9 @@ def main(arguments: list[str]) -> int:
     if options.reproduce:
         return job.guarded(lambda: job.reproduce_command(options), options.level)
     if options.check:
-        from object_centric_bench import doctor
+        from object_centric_bench.doctor.command import check_command
 
-        return job.guarded(lambda: doctor.check_command(options), options.level)
+        return job.guarded(lambda: check_command(options), options.level)
     return job.guarded(lambda: job.train_command(options), options.level)
 
 

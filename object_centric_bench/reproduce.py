@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from . import config as configs
+from .console import bar
 from .experiment import Settings, build_run, complete
 from .files import file_hash
 from .learn import checkpoint
@@ -84,20 +87,22 @@ def reproduce(folder: Path, steps: int, data_dir: Path | None, device: str) -> O
     if run.micro_batch == "auto" and (folder / "last").is_dir():
         run.micro_batch = checkpoint.read_state(folder / "last").get("micro_batch", "auto")
     outcome = Outcome(changed=differences(described, run, data_checksums(cfg, settings.data_dir)))
-    repeated = Repeated(min(steps, len(recorded)))
-    run.callbacks = [each for each in run.callbacks if not isinstance(each, (Log, Save))] + [repeated]
-    run.metric, run.eval_every, run.total_steps = [], run.total_steps + 1, run.total_steps + 1
-    train(run)
+    wanted = min(steps, len(recorded))
+    with bar(desc="repeat", total=wanted, unit="step", leave=False) as progress:
+        repeated = Repeated(wanted, progress)
+        run.callbacks = [each for each in run.callbacks if not isinstance(each, (Log, Save))] + [repeated]
+        run.metric, run.eval_every, run.total_steps = [], run.total_steps + 1, run.total_steps + 1
+        train(run)
     for step, numbers in enumerate(repeated.numbers):
         outcome.add(step, recorded[step], numbers)
     return outcome
 
 
 class Repeated:
-    """A callback that keeps the numbers of the first steps, then stops the run."""
+    """A callback that keeps the numbers of the first steps and moves a bar on, then stops the run."""
 
-    def __init__(self, steps: int):
-        self.steps = steps
+    def __init__(self, steps: int, progress: tqdm):
+        self.steps, self.progress = steps, progress
         self.numbers: list[dict[str, float]] = []
 
     def before_train(self, run: Run) -> None:
@@ -108,6 +113,7 @@ class Repeated:
         """Read the step's numbers."""
         (row,) = add_processes(run.processes, [numbers_of_step(run).tolist()])
         self.numbers.append(dict(zip([*run.loss, "grad_norm"], row, strict=True)))
+        self.progress.update()
         run.stop = run.step >= self.steps
 
 

@@ -15,6 +15,8 @@ from object_centric_bench.grid import __main__ as grid
 from object_centric_bench.model import published
 from object_centric_bench.registry import ConfigError
 
+from .terminal import Terminal
+
 PACKAGE = logging.getLogger("object_centric_bench")
 COMMANDS = {
     "train": (train.main, []),
@@ -33,13 +35,6 @@ def level():
     before = PACKAGE.level
     yield
     PACKAGE.setLevel(before)
-
-
-class Terminal(io.StringIO):
-    """A standard error that says it is a terminal."""
-
-    def isatty(self):
-        return True
 
 
 @pytest.mark.parametrize("name", COMMANDS)

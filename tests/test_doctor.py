@@ -1,18 +1,25 @@
 """`train.py --check`: a sound run has no fault, and each of the mistakes that people make gives one line."""
 
+import io
+import logging
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 import train
-from object_centric_bench import config, doctor, experiment, job
+from object_centric_bench import config, experiment, job
 from object_centric_bench.datum import moving_shapes, shapes
+from object_centric_bench.doctor.command import check_command
+from object_centric_bench.doctor.data import check_labels
+from object_centric_bench.doctor.findings import Findings
 from object_centric_bench.experiment import Settings
 from object_centric_bench.learn import checkpoint
 
 from .conftest import REPOSITORY
+from .terminal import Terminal
 
 DEMO = REPOSITORY / "config-demo"
 
@@ -34,13 +41,16 @@ def check(data, tmp_path, capsys):
         parsed = train.parse([*common, "--check", "--device", "cpu", *options, "precision=no", *overrides])
         parsed.demo = False
         capsys.readouterr()
-        code = job.guarded(lambda: doctor.check_command(parsed))
+        code = job.guarded(lambda: check_command(parsed), parsed.level)
         out, err = capsys.readouterr()
         lines = [line for line in out.splitlines() if line.startswith("FAULT ")]
         lines += [line for line in err.splitlines() if line.startswith("error: ")]
         return code, lines, out
 
-    return run
+    package = logging.getLogger("object_centric_bench")
+    before = package.level
+    yield run
+    package.setLevel(before)
 
 
 def derived(tmp_path, name, change):
@@ -70,6 +80,20 @@ def test_a_sound_run_has_no_fault_and_both_stages_are_tried(check, tmp_path):
 def test_overrides_are_shown(check):
     _, _, out = check("dinosaur-shapes", "lr=0.002")
     assert "+ optimizer.lr = 0.002" in out
+
+
+@pytest.mark.parametrize(
+    ("terminal", "options", "shown"),
+    [(True, [], True), (True, ["--quiet"], False), (False, [], False)],
+    ids=["terminal", "quiet", "no terminal"],
+)
+def test_bars_show_sections_samples_and_steps_on_terminals(check, monkeypatch, terminal, options, shown):
+    stream = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    code, _, out = check("dinosaur-shapes", options=options)
+    assert code == 0 and "a step" in out and "check:" not in out
+    for text in ("check:", "/6 [", "disk]", "look at train:", "look at eval:", "try:"):
+        assert (text in stream.getvalue()) == shown, text
 
 
 def test_mistake_1_a_typo(check):
@@ -162,7 +186,7 @@ def test_mistake_12_an_image_method_on_videos(check, data, tmp_path):
 
 def test_mistake_13_a_disk_that_is_too_small(check, monkeypatch):
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage._replace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=1000))
     code, faults, _ = check("dinosaur-shapes")
     assert code == 2 and len(faults) == 1 and "--save_dir" in faults[0]
 
@@ -174,8 +198,8 @@ def test_mistake_14_a_loss_that_overflows(check, tmp_path):
 
 
 def test_objects_are_counted_not_their_largest_id():
-    findings = doctor.Findings()
-    doctor.check_labels("eval", [torch.tensor([[0, 200], [7, 7]], dtype=torch.uint8)], 2, findings)
+    findings = Findings()
+    check_labels("eval", [torch.tensor([[0, 200], [7, 7]], dtype=torch.uint8)], 2, findings)
     assert not findings.faults and not findings.warnings
-    doctor.check_labels("eval", [torch.from_numpy(np.arange(9).reshape(3, 3))] + [torch.ones(2, 2)] * 3, 2, findings)
+    check_labels("eval", [torch.from_numpy(np.arange(9).reshape(3, 3))] + [torch.ones(2, 2)] * 3, 2, findings)
     assert "1 of 4 samples have more objects than the 2 slots" in findings.warnings[0]

@@ -30,10 +30,10 @@ ALLOWED = {
         *("console", "experiment", "interruption", "occupied", "provenance", "restore", "files", "model", "learn"),
         "registry",
     },
-    "reproduce": {"experiment", "provenance", "restore", "files", "learn", "registry", "config"},
+    "reproduce": {"console", "experiment", "provenance", "restore", "files", "learn", "registry", "config"},
     "prediction": {"experiment", "restore", "datum", "learn", "registry", "config"},
     "predict_files": {"console", "prediction", "files", "picture", "datum", "learn", "registry"},
-    "grid": {"grid", "commandline", "files", "config", "registry"},
+    "grid": {"grid", "commandline", "console", "files", "config", "registry"},
     "run_report": {
         *("run_report", "console", "experiment", "restore", "files", "picture", "datum", "learn", "registry", "config"),
     },
@@ -55,7 +55,10 @@ ALLOWED = {
         ),
         *("learn", "registry", "config"),
     },
-    "doctor": {"job", "experiment", "restore", "datum", "learn", "model", "picture", "registry", "config"},
+    "doctor": {
+        *("doctor", "console", "job", "experiment", "restore", "datum", "learn", "model", "picture", "registry"),
+        "config",
+    },
 }
 ROOTS = {
     "config-": BASE - {"commandline"},

@@ -5,10 +5,11 @@ What is there already is not run again: repeat it to go on. Runs go in turn, or 
 
 import shlex
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
 from .. import commandline
+from ..console import bar
 from ..files import replacing
 from ..registry import ConfigError
 from .compare import compare, report
@@ -24,24 +25,48 @@ EXAMPLES = """examples:
 exit codes: 0 done, 2 something failed, 3 stopped and resumable, 130 interrupted at once"""
 
 
+def is_override(text: str) -> bool:
+    """Tell `key=value` from a config file, whose path may hold "=" too, behind the name of a folder."""
+    name, equals, _ = text.partition("=")
+    return bool(equals) and "/" not in name
+
+
+def seed_or_override(text: str) -> int | str:
+    """Return one of the words behind `--seeds`: the option takes all that follows, overrides too.
+
+    Raises:
+        ArgumentTypeError: it is neither.
+    """
+    if is_override(text):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is no whole number; configs stand before the seeds") from None
+
+
 def parse(arguments: list[str]) -> Namespace:
-    """Return the command line's options."""
+    """Return the command line's options, `files` and `overrides` among them."""
     parser = commandline.parser(__doc__, EXAMPLES)
     parser.prog = "python -m object_centric_bench.grid [compare]"
     add = parser.add_argument
     add("configs", nargs="+", metavar="CONFIG | key=value", help="configs; knobs or leaves that all of them have")
-    add("--seeds", type=int, nargs="+", default=[42, 43, 44], metavar="N", help="(default: 42 43 44)")
+    add("--seeds", type=seed_or_override, nargs="+", default=[42, 43, 44], metavar="N", help="(default: 42 43 44)")
     add("--data_dir", metavar="DIR", default="data", help="folder of the converted datasets (default: data)")
     add("--save_dir", metavar="DIR", default="save", help="folder of all runs (default: save)")
     add("--out", metavar="DIR", help="where table.md, .tex and .csv go (default: grid/ in --save_dir)")
     add("--published", action="store_true", help="put the authors' scores beside ours")
     add("--train_options", default="", metavar="TEXT", help='of train.py: --train_options="--time_limit 3h"')
     add("--dry_run", action="store_true", help="only say what would be run")
-    # overrides may stand behind the seeds, which take all that follows
-    overrides = [text for text in arguments if "=" in text and not text.startswith("-")]
-    rest = [text for text in arguments if text not in overrides]
-    options = commandline.parse(parser, rest)
-    options.configs += overrides
+    options = commandline.parse(parser, arguments)
+    options.files = [Path(text) for text in options.configs if not is_override(text)]
+    options.overrides = [text for text in options.configs if is_override(text)]
+    options.overrides += [word for word in options.seeds if isinstance(word, str)]
+    options.seeds = [word for word in options.seeds if isinstance(word, int)]
+    if not options.files:
+        parser.error("name one config at least")
+    if not options.seeds:
+        parser.error("argument --seeds: name one seed at least")
     return options
 
 
@@ -49,13 +74,11 @@ def main(arguments: list[str]) -> int:
     """Run; return the exit code: 0 done, 2 something failed, 3 stopped and resumable, 130 interrupted."""
     comparing = arguments[:1] == ["compare"]
     options = parse(arguments[comparing:])
-    files = [Path(text) for text in options.configs if "=" not in text]
-    overrides = [text for text in options.configs if "=" in text]
-    save_dir = Path(options.save_dir)
+    files, save_dir = options.files, Path(options.save_dir)
     try:
         if not TRAIN.is_file():
             raise ConfigError(f"{TRAIN} is missing: a grid runs from a checkout of the project (pip install -e .)")
-        jobs = plan(files, options.seeds, overrides)
+        jobs = plan(files, options.seeds, options.overrides)
         if comparing:
             return print_comparison([job for job in jobs if job.scored], files, save_dir)
         if options.dry_run:
@@ -99,7 +122,9 @@ def print_comparison(jobs: list[Job], files: list[Path], save_dir: Path) -> int:
         )
     first, second = ([read(pair[side], save_dir)["images"] for pair in pairs] for side in (0, 1))
     try:
-        results = {metric: compare(first, second, metric) for metric in METRICS if metric in first[0][0]}
+        metrics = [metric for metric in METRICS if metric in first[0][0]]
+        shown = bar(metrics, "compare", unit="score", leave=False)
+        results = {metric: compare(first, second, metric) for metric in shown}
     except ValueError as error:
         raise ConfigError(f"{files[0].name} and {files[1].name}: {error}") from error
     print(report((files[0].stem, files[1].stem), results))

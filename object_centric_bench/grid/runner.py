@@ -8,6 +8,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
+from ..console import bar
 from .plan import Job, finished
 
 RESUMABLE = 3  # exit code of a run that was stopped and can be resumed
@@ -55,6 +58,7 @@ def run(jobs: list[Job], script: Path, data_dir: Path, save_dir: Path, options: 
     done = {job for job in jobs if finished(job, save_dir)}
     waiting = [job for job in jobs if job not in done]
     print(f"{len(jobs)} runs: {len(done)} are there, {len(waiting)} to make")
+    progress = bar(desc="grid", total=len(waiting), unit="run", leave=False)
     free: list[str | None] = [*gpus()] or [None]
     running: dict[Job, tuple[subprocess.Popen, str | None, float]] = {}
     outcome = Outcome([])
@@ -70,7 +74,7 @@ def run(jobs: list[Job], script: Path, data_dir: Path, save_dir: Path, options: 
                 job, device = ready.pop(0), free.pop(0)
                 waiting.remove(job)
                 running[job] = (start(job, script, data_dir, save_dir, options, device), device, time.monotonic())
-                print(f"  start  {job}{'' if device is None else f' on GPU {device}'}")
+                tqdm.write(f"  start  {job}{'' if device is None else f' on GPU {device}'}")
             if outcome.interrupted and not running:
                 break
             for job in [job for job, (process, _, _) in running.items() if process.poll() is not None]:
@@ -78,7 +82,8 @@ def run(jobs: list[Job], script: Path, data_dir: Path, save_dir: Path, options: 
                 free.append(device)
                 if process.returncode == 0:
                     done.add(job)
-                    print(f"  done   {job}, {(time.monotonic() - since) / 60:.1f} min")
+                    progress.update()
+                    tqdm.write(f"  done   {job}, {(time.monotonic() - since) / 60:.1f} min")
                     continue
                 lost.add(job)
                 outcome.interrupted |= process.returncode == RESUMABLE
@@ -87,6 +92,7 @@ def run(jobs: list[Job], script: Path, data_dir: Path, save_dir: Path, options: 
     finally:
         for process, _, _ in running.values():  # Ctrl-C: they got it too, and save
             process.wait()
+        progress.close()
     return outcome
 
 

@@ -1,8 +1,8 @@
 """STEVE: slots that follow objects through a video predict the codes of every frame by a transformer."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from object_centric_bench.model.second_stage import fit_codes, fit_image
+from object_centric_bench.model.slate import SLATE
 from object_centric_bench.model.temporal import VideoSecondStage, per_frame
 from object_centric_bench.registry import register
 
@@ -17,11 +17,7 @@ class STEVE(VideoSecondStage):
     """
 
     tokenizes_images = True
-
-    @staticmethod
-    def fit(backbone: nn.Module, tokenizer: nn.Module, decoder: nn.Module) -> list[tuple]:
-        """Images are tokenized, code vectors are the decoder's tokens, codes its classes."""
-        return [*fit_image(tokenizer), *fit_codes(tokenizer, decoder)]
+    fit = staticmethod(SLATE.fit)
 
     def forward(
         self,

@@ -1,10 +1,10 @@
 """VVO on video: slots follow objects, and decode every frame as on images."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from object_centric_bench.model.second_stage import fit_codes, fit_denoising, fit_feature
 from object_centric_bench.model.temporal import VideoSecondStage, decode_slots, per_frame, valid_slots
+from object_centric_bench.model.vvo import VVODfz, VVOMlp, VVOTfd
 from object_centric_bench.registry import register
 
 
@@ -16,10 +16,7 @@ class VVOTfdT(VideoSecondStage):
     `VideoSecondStage`. The decoder maps code vectors and slots to logits.
     """
 
-    @staticmethod
-    def fit(backbone: nn.Module, tokenizer: nn.Module, decoder: nn.Module) -> list[tuple]:
-        """Features are tokenized, code vectors are the decoder's tokens, codes its classes."""
-        return [*fit_feature(backbone, tokenizer), *fit_codes(tokenizer, decoder)]
+    fit = staticmethod(VVOTfd.fit)
 
     def forward(
         self,
@@ -58,12 +55,7 @@ class VVOMlpT(VideoSecondStage):
     Arguments: see `VideoSecondStage`. The decoder maps slots to code vector and feature side by side, and masks.
     """
 
-    @staticmethod
-    def fit(backbone: nn.Module, tokenizer: nn.Module, decoder: nn.Module) -> list[tuple]:
-        """Features are tokenized; code vector and feature lie side by side in the decoder's output."""
-        width = tokenizer.dim + backbone.dim
-        sides = ("tokenizer's dim plus backbone's dim", width, "decoder's output width", decoder.output_dim)
-        return [*fit_feature(backbone, tokenizer), sides]
+    fit = staticmethod(VVOMlp.fit)
 
     def forward(
         self,
@@ -111,10 +103,7 @@ class VVODfzT(VideoSecondStage):
     Arguments: see `VideoSecondStage`. The decoder adds noise to code vectors and predicts that noise from slots.
     """
 
-    @staticmethod
-    def fit(backbone: nn.Module, tokenizer: nn.Module, decoder: nn.Module) -> list[tuple]:
-        """Features are tokenized; the decoder denoises code vectors."""
-        return [*fit_feature(backbone, tokenizer), *fit_denoising(tokenizer, decoder)]
+    fit = staticmethod(VVODfz.fit)
 
     def forward(
         self,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from .. import config
-from ..console import say
+from ..console import bar, say
 from ..datum.loader import collate
 from ..datum.record import DataError
 from ..experiment import Settings, build_run, complete
@@ -101,19 +101,21 @@ def draw(files: RunFiles, ranked: dict[str, list[dict]], settings: Settings) -> 
     cfg = complete(files.config) | {"cache_feature": False, "cache_eval": False, "compile": False}
     cfg["model"] = without_pretrained(cfg["model"])
     logging.getLogger("object_centric_bench.model").setLevel(logging.ERROR)  # which would tell of random weights
-    run = build_run(cfg, settings, folder=None, plans=[])
-    load_weights(run, file)
-    dataset = build(cfg["dataset"]["eval"], "dataset.eval", data_dir=settings.data_dir)
-    examples = []
-    for group, chosen in ranked.items():
-        size = cfg["dataset"]["eval_batch_size"]
-        for start in range(0, len(chosen), size):
-            part = chosen[start : start + size]
-            samples = [dataset.sample(row["index"], np.random.default_rng(0)) for row in part]
-            batch = collate(samples)
-            if not isinstance(batch, dict):
-                raise DataError(f"{cfg['dataset']['eval']['file']}: {batch.message}")
-            examples += draw_batch(run, group, part, batch)
+    with bar(desc="report", total=sum(map(len, ranked.values())), unit="sample", leave=False) as progress:
+        run = build_run(cfg, settings, folder=None, plans=[])
+        load_weights(run, file)
+        dataset = build(cfg["dataset"]["eval"], "dataset.eval", data_dir=settings.data_dir)
+        examples = []
+        for group, chosen in ranked.items():
+            size = cfg["dataset"]["eval_batch_size"]
+            for start in range(0, len(chosen), size):
+                part = chosen[start : start + size]
+                samples = [dataset.sample(row["index"], np.random.default_rng(0)) for row in part]
+                batch = collate(samples)
+                if not isinstance(batch, dict):
+                    raise DataError(f"{cfg['dataset']['eval']['file']}: {batch.message}")
+                examples += draw_batch(run, group, part, batch)
+                progress.update(len(part))
     return examples
 
 

@@ -4,15 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from object_centric_bench.datum import shapes
 from object_centric_bench.grid import runner
+from object_centric_bench.grid.__main__ import parse
 from object_centric_bench.grid.plan import Job, finished, plan
 from object_centric_bench.registry import ConfigError
 
 from ..conftest import REPOSITORY
+from ..terminal import Terminal
 
 DEMO = REPOSITORY / "config-demo"
 TRAIN = """
@@ -27,6 +30,29 @@ if code:
     print("error: it went wrong", file=sys.stderr)
 sys.exit(code)
 """
+
+
+def test_an_equals_sign_in_the_value_of_an_option_makes_no_override():
+    command = "a.py lr=1e-4 --data_dir /tmp/a=b --out c=d --train-options e=f /tmp/g=h/b.py"
+    options = parse(f"{command} --seeds 1 2 total_steps=4 --save_dir=i=j".split())
+    assert options.files == [Path("a.py"), Path("/tmp/g=h/b.py")]
+    assert options.overrides == ["lr=1e-4", "total_steps=4"]
+    assert (options.data_dir, options.out, options.save_dir) == ("/tmp/a=b", "c=d", "i=j")
+    assert (options.train_options, options.seeds) == ("e=f", [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lr=1e-4"], "name one config at least"),
+        (["a.py", "--seeds", "lr=1e-4"], "name one seed at least"),
+        (["--seeds", "1", "a.py"], "'a.py' is no whole number; configs stand before the seeds"),
+    ],
+)
+def test_a_command_line_without_configs_or_seeds_is_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse(arguments)
+    assert message in capsys.readouterr().err
 
 
 def test_a_shared_first_stage_is_made_once_and_first():
@@ -66,6 +92,14 @@ def test_what_needs_a_failed_run_is_not_started_the_rest_is(fake, monkeypatch):
     assert not outcome.interrupted
     assert any("vqshapes, seed 1: exit code 2. error: it went wrong" in message for message in outcome.failed)
     assert any("vvo_mlp-shapes, seed 1: not started" in message for message in outcome.failed)
+
+
+def test_a_bar_tells_on_terminals_how_many_runs_are_made(fake, monkeypatch, capsys):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    fake(plan([DEMO / "dinosaur-shapes.py"], [1, 2], []))
+    assert "grid:" in stream.getvalue() and "2/2 [" in stream.getvalue()
+    assert "done   dinosaur-shapes, seed 2" in capsys.readouterr().out
 
 
 def test_a_run_that_was_stopped_ends_the_grid_resumable(fake, monkeypatch):

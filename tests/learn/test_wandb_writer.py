@@ -29,7 +29,7 @@ def test_a_missing_package_is_one_message(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_offline_all_is_kept_in_the_run_folder(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     folder = tmp_path / "dinosaur-shapes" / "42"
@@ -37,6 +37,7 @@ def test_offline_all_is_kept_in_the_run_folder(tmp_path, monkeypatch):
     writer = WandbWriter("project", folder, {"optimizer": {"lr": 0.1}})
     writer.add_scalar("train/loss", 0.123456, 10)
     writer.close()
+    wandb.teardown()  # as at the end of a process: closing a session does not wait for the service to write its file
     (kept,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     content = kept.read_bytes()
     assert b"train/loss" in content and b"0.123456" in content and b"optimizer" in content

@@ -39,24 +39,25 @@ def attention(dim=DIM, **options):
     return SlotAttention(dim, hidden_dim=0, normalize_state=True, **arguments)
 
 
-def make(method="VideoSAUR", boxes=False, keys=True, **options):
+def make(method="VideoSAUR", boxes=False, keys=True, depth=2, iterations=(3, 2), width=WIDTH, num_heads=3, **options):
+    """A method whose transformers are that deep, with so many iterations in the first frame and in later ones."""
     torch.manual_seed(0)
-    backbone = tiny_backbone()
+    backbone = tiny_backbone(width, depth=depth, num_heads=num_heads)
     code_dim = CODE_DIM if method == "VVOSmdT" else 0
-    width = code_dim + (WIDTH if options.get("reconstruct", True) else 0) + PLACES
+    output_dim = code_dim + (width if options.get("reconstruct", True) else 0) + PLACES
     parts = {
         "backbone": backbone,
-        "projection": MLP([WIDTH, 2 * WIDTH, DIM], norm=True, activation="relu"),
+        "projection": MLP([width, 2 * width, DIM], norm=True, activation="relu"),
         "initializer": BoxMLP(DIM) if boxes else SharedGaussian(4, DIM, std=1.0),
-        "slot_attention": attention(),
+        "slot_attention": attention(first_iterations=iterations[0], num_iterations=iterations[1]),
         "predictor": PreNormBlock(DIM),
-        "decoder": SlotMixer(backbone.grid, [DIM, 64, 64, width]),
+        "decoder": SlotMixer(backbone.grid, [DIM, *[64] * depth, output_dim], num_layers=depth),
         "keys": keys,
     }
     if method == "VideoSAUR":
         return VideoSAUR(**parts, **options)
     quantizer = ProjectedCodebook(64, CODE_DIM, 64, 2.35)
-    return VVOSmdT(**parts, tokenizer=Tokenizer(FeatureEncoder(WIDTH, CODE_DIM), quantizer, None), **options)
+    return VVOSmdT(**parts, tokenizer=Tokenizer(FeatureEncoder(width, CODE_DIM), quantizer, None), **options)
 
 
 def loss_of(output):

@@ -1,6 +1,7 @@
 """The report of a real run: images and videos, with the data and without."""
 
 import json
+import sys
 
 import pytest
 
@@ -13,6 +14,7 @@ from object_centric_bench.registry import ConfigError
 from object_centric_bench.run_report.draw import write_report
 
 from ..conftest import REPOSITORY
+from ..terminal import Terminal
 
 
 def scored_run(tmp_path, name):
@@ -36,13 +38,16 @@ def scored_run(tmp_path, name):
     [("dinosaur-shapes", shapes, 10, "slot 6"), ("videosaur-shapes", moving_shapes, 18, "found ")],
     ids=["images", "videos"],
 )
-def test_best_middle_and_worst_samples_are_drawn(tmp_path, name, convert, cells, last):
+def test_best_middle_and_worst_samples_are_drawn(tmp_path, monkeypatch, name, convert, cells, last):
     convert.convert(tmp_path / convert.__name__.rsplit(".")[-1], num_train=2, num_val=3, size=64)
     folder = scored_run(tmp_path, name)
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
     text = write_report(folder, device="cpu").read_text()
     for group in ("best", "middle", "worst"):
         assert f"<h3>{group}</h3>" in text
     assert text.count('<img src="data:image/jpeg') == 3 * cells
+    assert "report:" in stream.getvalue() and "3/3 [" in stream.getvalue()
     assert last in text and "mBO " in text
     assert "dataset.eval.eval_batch_size" not in text
     assert "lines differ against" in text and "precision = &#x27;no&#x27;" in text

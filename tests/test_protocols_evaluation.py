@@ -214,7 +214,8 @@ def test_spot_equals_a_calculation_from_the_stored_labels(scored, settings):
         for transform in run.batch_transforms:
             batch = transform(batch)
         torch.manual_seed(0)
-        output = run.model(batch["image"])
+        with run.accelerator.autocast():
+            output = run.model(batch["image"])
         for kind in ("attention", "mask"):
             found = F.interpolate(output[kind].float(), size=(320, 320), mode="bilinear").argmax(1).numpy()
             for offset, prediction in enumerate(found):

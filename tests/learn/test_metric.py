@@ -299,7 +299,8 @@ def test_ari_is_symmetric_and_agreement_is_perfect(pair):
 def test_samples_do_not_depend_on_the_batch_and_stay_in_range(pair):
     for key, (value, valid) in score(*pair).items():
         alone = [score(prediction[None], target[None])[key] for prediction, target in zip(*pair, strict=True)]
-        assert torch.equal(torch.cat([part[0] for part in alone]), value)
+        # sums of a batch are vectorised otherwise, which may move the last bit
+        torch.testing.assert_close(torch.cat([part[0] for part in alone]), value, rtol=1e-12, atol=1e-12)
         assert torch.equal(torch.cat([part[1] for part in alone]), valid)
         assert (value <= 1 + 1e-12).all()
         assert (value >= (-1 if key.startswith("ari") else 0)).all()

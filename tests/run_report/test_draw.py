@@ -47,7 +47,7 @@ def test_best_middle_and_worst_samples_are_drawn(tmp_path, monkeypatch, name, co
     for group in ("best", "middle", "worst"):
         assert f"<h3>{group}</h3>" in text
     assert text.count('<img src="data:image/jpeg') == 3 * cells
-    assert "report:" in stream.getvalue() and "3/3 [" in stream.getvalue()
+    assert "report:" in stream.getvalue() and "/3 [" in stream.getvalue()  # how often it is drawn is up to the clock
     assert last in text and "mBO " in text
     assert "dataset.eval.eval_batch_size" not in text
     assert "lines differ against" in text and "precision = &#x27;no&#x27;" in text

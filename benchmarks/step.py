@@ -138,7 +138,7 @@ def make_run(file: str, device: str, size: int, compiled: bool = False) -> "Run"
     import inspect
 
     from object_centric_bench import config, experiment
-    from object_centric_bench.engine import make_accelerator, prepare, seed_everything
+    from object_centric_bench.engine import keep_freed_memory, make_accelerator, prepare, seed_everything
     from object_centric_bench.learn.optimizer import freeze, parameter_groups
     from object_centric_bench.learn.run import Run
     from object_centric_bench.model.compilation import compile_parts
@@ -148,6 +148,7 @@ def make_run(file: str, device: str, size: int, compiled: bool = False) -> "Run"
     if "demo" in file:
         cfg["model"]["backbone"] |= dict(pretrained=False, weights=None)
     seed_everything(0)
+    keep_freed_memory(device)  # as train.py does
     accelerator = make_accelerator(device, "bf16" if device == "cpu" else cfg["precision"])
     network = build(cfg["model"], "model")
     freeze(network, cfg["freeze"])

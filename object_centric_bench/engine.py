@@ -34,13 +34,11 @@ def make_accelerator(device: str, precision: str, find_unused_parameters: bool =
         raise ConfigError(f"--device {device!r}: use auto, cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: this PyTorch finds no CUDA device; use --device cpu")
-    cpu = device == "cpu" or not torch.cuda.is_available()
+    cpu = is_cpu(device)
     if precision == "auto":
         precision = ("bf16" if native_bf16() else "no") if cpu else "fp16"
     if cpu and precision == "fp16":
         raise ConfigError("precision: fp16 needs a CUDA device; use auto, bf16 or no")
-    if cpu:
-        keep_freed_memory()
     AcceleratorState._reset_state(True)  # a second run in this process may use another precision
     options = [
         InitProcessGroupKwargs(timeout=TIMEOUT),
@@ -60,13 +58,23 @@ def prepare(accelerator: Accelerator, network: nn.Module, optimizer: Optimizer) 
     return network, optimizer
 
 
-def keep_freed_memory() -> None:
-    """Have this process, on Linux with glibc, use large blocks of memory again instead of giving them back.
+def is_cpu(device: str) -> bool:
+    """Tell whether a `--device` comes down to the CPU here."""
+    return device == "cpu" or not torch.cuda.is_available()
+
+
+def keep_freed_memory(device: str) -> None:
+    """Have a process that computes on the CPU use large blocks of memory again instead of giving them back.
 
     By default each tensor of more than 32 MiB, and most of more than 128 KiB, comes as fresh pages from the system,
-    which zeroes them one by one; that is a tenth to a quarter of a training step. Elsewhere nothing happens.
+    which zeroes them one by one; that is a tenth to a quarter of a training step. In return the process holds its peak
+    of memory until it ends, so this is for commands, not for a library in somebody's program. It needs Linux and glibc;
+    elsewhere, and on a GPU, nothing happens.
+
+    Args:
+        device: as `--device` takes it.
     """
-    if not sys.platform.startswith("linux"):
+    if not is_cpu(device) or not sys.platform.startswith("linux"):
         return
     adjust = getattr(ctypes.CDLL(None), "mallopt", None)
     if adjust is None:  # another C library

@@ -15,6 +15,7 @@ import torch.distributed
 from . import config
 from .console import say
 from .datum.record import DataError
+from .engine import keep_freed_memory
 from .evaluation import choose
 from .experiment import Settings, build_run, complete
 from .files import file_hash
@@ -85,6 +86,7 @@ def train_command(options: Namespace) -> int:
     Args:
         options: of `train.py`; `demo` means to make the dataset and stage 1 where they are missing.
     """
+    keep_freed_memory(options.device)
     cfg = complete(config.load(options.cfg_file, options.overrides))
     if options.demo:
         options.data_dir = options.data_dir or "data"
@@ -146,6 +148,7 @@ def report(run: Run, file: Path, out: Path, viz: int, plans: list[Plan]) -> None
 
 def eval_command(options: Namespace) -> int:
     """Score a checkpoint on the evaluation split; write `eval.json` and pictures."""
+    keep_freed_memory(options.device)
     file = checkpoint.find(options.ckpt_file)
     if options.cfg_file is None:
         _, info = checkpoint.read(file)

@@ -41,6 +41,7 @@ ALLOWED = {
     "job": {
         *(
             "console",
+            "engine",
             "run_report",
             "profiling",
             "experiment",

@@ -14,7 +14,7 @@ def mean_cross_entropy(logits: Tensor, code: Tensor) -> Tensor:
     """Return the mean cross-entropy, computed in float32 (float64 for such logits) chunk by chunk.
 
     PyTorch's would keep float32 logits and log-probabilities until the backward pass and make a float32 gradient
-    besides; this keeps the logits as they are.
+    besides; this keeps one tensor of the logits' size and precision.
 
     Args:
         logits: (n k) float.

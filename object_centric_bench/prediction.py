@@ -1,5 +1,6 @@
 """A trained model in three lines: load a run, give it pictures or a video, get slots and masks."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,7 +57,13 @@ class Predictor:
     def __init__(self, cfg: dict, device: str = "auto"):
         self.mask = mask_path(cfg)
         self.accelerator = make_accelerator(device, cfg["precision"])
-        self.model = build(without_pretrained(cfg["model"]), "model")
+        told = logging.getLogger(f"{__package__}.model")
+        level = told.level
+        told.setLevel(logging.ERROR)  # it would tell of random weights, which the checkpoint's replace
+        try:
+            self.model = build(without_pretrained(cfg["model"]), "model")
+        finally:
+            told.setLevel(level)
         self.model.to(self.accelerator.device).requires_grad_(False).eval()
         self.transforms = build(cfg["dataset"]["batch_transforms"], "dataset.batch_transforms")
         self.takes = "video" if "video" in cfg["dataset"]["eval"]["keys"] else "image"

@@ -1,6 +1,7 @@
 """A trained model on a user's own pictures and videos: in Python, and by `eval.py --predict`."""
 
 import json
+import logging
 import subprocess
 import sys
 
@@ -52,6 +53,12 @@ def video_model(tmp_path_factory):
     built = prediction.Predictor(cfg, "cpu")
     checkpoint.save(folder / "best", built.model, {"config": cfg, "step": 1})
     return folder
+
+
+def test_loading_tells_of_no_random_weights(video_model, caplog):
+    object_centric_bench.load(video_model, device="cpu")
+    assert "random" not in caplog.text
+    assert logging.getLogger("object_centric_bench.model").level == logging.NOTSET  # as it was
 
 
 def pictures(*sizes):

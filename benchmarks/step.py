@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.table import Line, Options, markdown
+from object_centric_bench import config
 
 ROOT = Path(__file__).parents[1]
 BATCH = 4
@@ -31,15 +32,6 @@ PLAIN = {  # config: GFLOP of a plain step at batch 4, share of the peak to be r
     "config-vqdino/vqdino_mlp_r-coco.py": (499, 0.75),
     "config-vqdino/vqdino_dfz_r-coco.py": (119, 0.25),
 }
-OTHERS = (
-    "config-slatesteve/vqvae-coco-c256.py",
-    "config-vqdino/vqdino-coco-c256.py",
-    "config-msf/slate_r_vqvae-coco-msf.py",
-    "config-msf/slate_r_vqvae-coco-gdr.py",
-    "config-slotdiffusion/slotdiffusion_r_vqvae-coco.py",
-    "config-spot/spot_r-coco.py",
-    "config-vqdino/vqdino_tfd9_r-coco.py",
-)
 LOOPS = {"config-demo/vvo_mlp-shapes.py": 128, "config-slatesteve/slate_r_vqvae-coco.py": 256}  # config: image size
 LOOP_STEPS = 20
 SIDE = 2048  # of the square matrices whose product gives the peak
@@ -107,7 +99,7 @@ class Work(TorchDispatchMode):
 
 def make_step(file: str, device: str, compiled: bool) -> Callable[[], None]:
     """Return a function that does what a training step must: forward, loss, backward, clipping, optimizer."""
-    run = make_run(file, device, 256, compiled)
+    run = make_run(file, device, picture_size(file), compiled)
     parameters = [parameter for parameter in run.model.parameters() if parameter.requires_grad]
     batch = next(iter(run.train_batches(0)))
     for transform in run.batch_transforms:
@@ -137,7 +129,7 @@ def make_run(file: str, device: str, size: int, compiled: bool = False) -> "Run"
     """
     import inspect
 
-    from object_centric_bench import config, experiment
+    from object_centric_bench import experiment
     from object_centric_bench.engine import keep_freed_memory, make_accelerator, prepare, seed_everything
     from object_centric_bench.learn.optimizer import freeze, parameter_groups
     from object_centric_bench.learn.run import Run
@@ -191,6 +183,21 @@ def noise(samples: int, size: int) -> dict[str, Tensor]:
     segment = segment.repeat_interleave(16, dim=1).repeat_interleave(16, dim=2)
     image = torch.randint(256, (samples, 3, size, size), dtype=torch.uint8)
     return {"image": image, "segment": segment, "index": torch.arange(samples)}
+
+
+def picture_size(file: str) -> int:
+    """Return the side of a config's square pictures, pixels."""
+    transforms = config.load(ROOT / file)["dataset"]["train"]["transforms"]
+    size = next(each["size"] for each in transforms if each["type"] == "Resize")
+    return size if isinstance(size, int) else size[0]
+
+
+def coco_configs() -> list[str]:
+    """Return the files of all COCO configs, those with a target first; of several names of one config the first."""
+    found: dict[str, str] = {}
+    for file in [*PLAIN, *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("config-*/*coco*.py"))]:
+        found.setdefault(repr(config.load(ROOT / file)), file)
+    return list(found.values())
 
 
 def matrix_product(device: str) -> Callable[[], None]:
@@ -265,9 +272,8 @@ def main() -> None:
     if not arguments.all and not arguments.compile:
         print(markdown(lines(options)))
         return
-    files = [*PLAIN, *(OTHERS if arguments.all else ())]
     found = []
-    for file in files:
+    for file in coco_configs() if arguments.all else PLAIN:
         found += apart(step_lines, file, options, *PLAIN.get(file, (None, None)), arguments.compile)
     print(markdown(found))
 

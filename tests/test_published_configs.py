@@ -3,10 +3,11 @@
 import inspect
 import json
 import re
+from functools import cache
 
 import pytest
 
-from object_centric_bench import config, experiment  # noqa: F401, registers the classes
+from object_centric_bench import config, experiment  # which registers the classes
 from object_centric_bench.registry import CLASSES
 
 from .conftest import REPOSITORY, SHARED, require
@@ -21,13 +22,18 @@ TENSORS = {
     "attention": "attn_maps",
     "mask": "decoder_masks",
 }
+DATASETS = {"clevrtex": "ClevrTex", "coco": "COCO", "voc": "VOC", "movi_d": "MOVi"}
+METHODS = {name: name.replace("VVO", "VVO-") for name in ("VVOTfd", "VVOMlp", "VVODfz", "VVOTfdT")}
+CODES = {"GroupedCodebook": "+GDR", "MultiScaleTokenizer": "+MSF"}
 KINDS = {"LearnedCodebook": "vqvae", "ProjectedCodebook": "simvq_vae", "GroupedCodebook": "grouped_simvq_vae"}
 GATHERED = [
-    "dataset", "image_size", "grid", "num_slots", "slot_dim", "feature_dim", "num_codes", "code_dim", "train",
-    "train_transforms", "val_transforms", "model", "losses", "metrics", "schedules", "segmentation", "frozen", "taken",
+    "method", "dataset", "eval_dataset", "image_size", "grid", "num_slots", "slot_dim", "feature_dim", "num_codes",
+    "code_dim", "train", "train_transforms", "val_transforms", "model", "losses", "metrics", "schedules",
+    "segmentation", "frozen", "taken",
 ]  # fmt: skip
 
 
+@cache
 def facts():
     """Return the published configs and the shared part, or nothing where the file is missing."""
     if not FACTS.is_file():
@@ -66,6 +72,15 @@ class Expected:
 
     def __getattr__(self, key):
         return lambda: self.entry.get(key)
+
+    def method(self):
+        """Return the method, or of a first stage, several methods' own, what it tokenizes."""
+        if self.entry["stage"] != 1:
+            return self.entry["method"]
+        return "VQDINO" if self.entry["name"].startswith("vqdino") else "VQVAE"
+
+    def eval_dataset(self):
+        return self.dataset()
 
     def dataset(self):
         known = dict(self.entry["dataset"])
@@ -110,12 +125,13 @@ TAKEN = {"encode": "encoder", "codebook": "codes", "quant": "codes"}
 
 
 def plain_loss(loss):
-    """Return a published loss less what follows from its kind: constant targets, resized to the output."""
+    """Return a published loss less what follows from its kind: constant targets, resized to the output's size."""
     ops = [op for op in loss.get("ops", []) if op["op"] not in ("detach", "merge_batch_time")]
     sizes = [op.pop("size") for op in (dict(op) for op in ops) if op["op"] == "resize"]
     if any(op["op"] == "group_norm" for op in ops):
         return {"type": "norm", "input": loss["input"], "weight": loss["weight"]}
-    target = "resized" if sizes else loss["target"]
+    scale = loss["input"].partition(".")[2]
+    target = f"resized {scale}" if sizes else loss["target"]
     known = {"type": loss["type"], "input": loss["input"], "target": target, "weight": loss["weight"]}
     for op in ops:
         if op["op"] == "slice":
@@ -146,11 +162,25 @@ class Description:
         self.tokens = self.parts.get("tokenizer")
         self.is_stage1 = "slot_attention" not in self.parts
 
+    def method(self):
+        codes = "" if self.is_stage1 or self.tokens is None else CODES.get(self.book_type(), "")
+        return METHODS.get(self.parts["type"], self.parts["type"]) + codes
+
+    def book_type(self):
+        return self.tokens["type"] if "shared" in self.tokens else self.tokens["quantizer"]["type"]
+
     def dataset(self):
-        split = self.cfg["dataset"]["train"]
+        return self.split("train")
+
+    def eval_dataset(self):
+        return self.split("eval")
+
+    def split(self, name):
+        split = self.cfg["dataset"][name]
+        assert split["type"] == DATASETS[split["file"].partition("/")[0]]
         known = {
             "name": split["file"].partition("/")[0],
-            "train": split["file"],
+            "train": self.cfg["dataset"]["train"]["file"],
             "val": self.cfg["dataset"]["eval"]["file"],
             "load": sorted(KEYS.get(key, key) for key in split["keys"]),
         }
@@ -269,9 +299,9 @@ class Description:
             known["backbone"] = {
                 "type": "dinov2_vit",
                 "timm_name": node["name"],
-                "pre_resize": {"scale": scale, "interp": "bicubic", "antialias": False},
-                "input_size": node["resolution"][0],
-                "final_norm": node["level"] == -1,
+                "pre_resize": {"scale": scale, "interp": argument(node, "interpolation"), "antialias": False},
+                "input_size": single(sorted(set(node["resolution"]))),
+                "final_norm": argument(node, "final_norm"),
                 "tokens": self.grid(),
             }
         if not self.is_stage1:
@@ -286,15 +316,18 @@ class Description:
         projection, initializer = self.parts["projection"], self.parts["initializer"]
         attention = self.parts["slot_attention"]
         if projection.get("norm"):
-            project = {"type": "mlp", "dims": projection["dims"], "pre_norm": True, "act": "gelu", "dropout": 0}
+            act, dropout = (argument(projection, key) for key in ("activation", "dropout"))
+            project = {"type": "mlp", "dims": projection["dims"], "pre_norm": True, "act": act, "dropout": dropout}
         else:
             assert projection["activation"] is None
             project = {"type": "linear_dropout_linear", "dims": projection["dims"], "dropout": projection["dropout"]}
         dim = initializer["dim"]
-        if initializer["type"] == "PerSlotGaussian":
+        if initializer["type"] != "BoxMLP":
+            assert initializer["type"] == "PerSlotGaussian"
             start = {"type": "per_slot_gaussian", "num_slots": initializer["num_slots"], "dim": dim}
         else:
-            start = {"type": "box_mlp", "dims": [4, dim, dim], "pre_norm": False, "act": "gelu", "dropout": 0}
+            hidden = argument(initializer, "hidden_dim") or dim
+            start = {"type": "box_mlp", "dims": [4, hidden, dim], "pre_norm": False, "act": "gelu", "dropout": 0}
         known = {
             "feature_proj": project,
             "slot_init": start,
@@ -332,7 +365,7 @@ class Description:
             "quantizer": books if name.startswith(("multi", "grouped")) else books[0],
         }
         if name != "vqvae":
-            known["latent_mix"] = self.tokens.get("latent_mix", 0)
+            known["latent_mix"] = argument(self.tokens, "latent_mix")
         if name.startswith(("multi", "grouped")):
             known |= {"pinv_projection": None, "continuous_target": self.parts.get("continuous_target", False)}
         if name.startswith("multi"):
@@ -418,6 +451,7 @@ class Description:
         unet = facts()[1]["slotdiffusion_unet"]
         assert node["widths"] == unet["block_out_channels"] and node["dim"] == unet["cross_attention_dim"]
         assert node["latent_dim"] == unet["in_channels"] == unet["out_channels"]
+        assert all(argument(node, key) == unet[key] for key in ("layers_per_block", "dropout"))
         return {
             "type": "conditional_diffusion",
             "noise": {
@@ -452,7 +486,7 @@ class Description:
         origin, key, *rest = text.split(".")
         if origin == "batch":
             assert key == "target"
-            return "resized"
+            return f"resized {'.'.join(rest)}"
         mlp = self.parts["type"] == "VVOMlp"
         if key in ("quantized_reconstruction", "feature_reconstruction") and mlp:
             width = self.tokens["quantizer"]["dim"]
@@ -493,6 +527,7 @@ class Description:
         values = {key: value for key, value in node.items() if key != "type"}
         target = ".".join(path).removeprefix("model.")
         if target == "optimizer.lr_factor":
+            assert node["type"] == "LinearCosine"
             lr = self.cfg["optimizer"]["lr"]
             values |= {key: pytest.approx(lr * values[key]) for key in ("start", "peak", "final")}
             return [{"target": "lr", "kind": "linear_warmup_cosine", **values}]
@@ -503,6 +538,7 @@ class Description:
             return [{"target": target, "kind": "constant", "value": values["value"]}]
         if node["type"] == "LogCosine":
             return [{"target": target, "kind": "log_cosine", **values}]
+        assert node["type"] == "CosineLinear"
         values["mid"] = values.pop("middle")
         return [{"target": target, "kind": "cosine_then_linear", "final": 0, **values}]
 
@@ -525,7 +561,60 @@ class Description:
         if self.cfg["pretrain"] is None:
             return None
         found = [module.removeprefix("tokenizer.") for module in self.cfg["pretrain"]["modules"]]
-        return sorted({{"encoder": "encoder"}.get(part, "codes") for part in found})
+        books = ["shared", "quantizers"] if "shared" in self.tokens else ["quantizer"]
+        return sorted("codes" if part == books[-1] else part for part in found if part not in books[:-1])
+
+
+OPTIONS = {  # of our classes, at the values of the published runs; most are words of models.md, not of the facts
+    "Backbone": dict(provider="timm", level=-1, normalize=False, level_scale=None, grid=None, mean=None, std=None)
+    | dict(options=None, trainable=False, pretrained=True, weights=None),
+    "PerSlotGaussian": dict(std=None),
+    "BoxMLP": dict(keep_empty=True),  # section 7, D8
+    "SlotAttention": dict(activation="gelu", normalize_state=False, first_iterations=None, input_dim=None),
+    "AutoregressiveTransformer": dict(token_dropout=0, position=None),
+    "BroadcastMLP": dict(position=None),
+    "DiffusionDecoder": dict(num_heads=8),
+    "FeatureEncoder": dict(hidden_dim=None),
+    "ImageEncoder": dict(width=64, published_range=True, pretrained=True, weights=None),  # D9
+    "PlainImageDecoder": dict(width=64, published_range=True, pretrained=True, weights=None),
+    "ImageDecoder": dict(published_range=True, pretrained=True, weights=None),
+    "Tokenizer": dict(latent_mix=0),
+    "LPIPS": dict(rescale=True, pretrained=True, weights=None),  # D9
+    "ReconstructionTarget": dict(reconstruction="output.reconstruction"),
+    "VOC": dict(labels=None),
+    "RandomClip": dict(step=1),
+    "RandomCrop": dict(value=0),
+    "CenterCrop": dict(size=None, value=0),
+    "Resize": dict(keep_aspect=False, max_size=None),
+    "RandomFlip": dict(axis="horizontal"),
+    "PadTo": dict(side="right", truncate=True),  # D5
+}
+RUN = dict(grad_norm_type=2, accumulate=1, micro_batch=None, parameter_groups=None, precision="auto")
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("path", sorted({file_of(entry) for entry in facts()[0]}), ids=lambda path: path.stem)
+def test_options_are_those_of_the_published_runs(path):
+    """What our classes can do beside what the papers did is off, and what published numbers depend on is on."""
+    cfg = experiment.complete(config.load(path))
+    assert {key: cfg[key] for key in RUN} == RUN
+    for node in typed_nodes(cfg):
+        for name, value in OPTIONS.get(node["type"], {}).items():
+            assert argument(node, name) == value, f"{node['type']}.{name}"
+    if "tokenizer" in cfg["model"] and cfg["pretrain"] is not None:
+        continuous = cfg["model"]["type"] == "SlotDiffusion" and path.stem.endswith(("-gdr", "-msf"))
+        assert cfg["model"]["sample_codes"] is True  # D2
+        assert cfg["model"].get("continuous_target", False) == continuous
+        assert cfg["pretrain"]["knobs"]["resolution"] == Description(cfg).image_size()[0]
+
+
+def typed_nodes(node):
+    """Yield every dict with a `type` in a config."""
+    if isinstance(node, dict) and "type" in node:
+        yield node
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for child in children:
+        yield from typed_nodes(child)
 
 
 def argument(node, name):

@@ -23,16 +23,19 @@ class MaskToSegment:
     def __init__(self, mask: str, size: list[int]):
         self.mask, self.size = mask, size
         self.crowded: Tensor | int = 0  # evaluated samples with more objects than masks
-        self.samples, self.warned = 0, False
+        self.most: Tensor | int = 0  # objects of any of them
+        self.samples, self.slots, self.warned = 0, 0, False
 
     def state_dict(self) -> dict:
         """Return what was counted."""
-        return {"crowded": int(self.crowded), "samples": self.samples, "warned": self.warned}
+        counts = {"crowded": int(self.crowded), "most": int(self.most)}
+        return {**counts, "samples": self.samples, "warned": self.warned}
 
     def load_state_dict(self, state: dict) -> None:
-        """Take over what was counted."""
-        if state:  # of an older version: nothing
+        """Take over what was counted; older versions counted less, or nothing."""
+        if state:
             self.crowded, self.samples, self.warned = state["crowded"], state["samples"], state["warned"]
+            self.most = state.get("most", 0)
 
     def after_forward(self, run: Run) -> None:
         """Add `output.segment` (b h w) or (b t h w) uint8, a slot per pixel, and its source `output.segment_mask`."""
@@ -41,19 +44,21 @@ class MaskToSegment:
             run.output["segment_mask"] = mask
             run.output["segment"] = mask_to_segment(mask, self.size)
             if not self.warned and "segment" in run.batch:
-                most = run.batch["segment"].flatten(1).amax(dim=1)  # ids are 1..n
-                self.crowded = self.crowded + (most > mask.shape[-3]).sum()  # stays on the device
-                self.samples += len(most)
+                objects = run.batch["segment"].flatten(1).amax(dim=1)  # ids are 1..n
+                self.crowded = self.crowded + (objects > mask.shape[-3]).sum()  # stays on the device
+                self.most = objects.amax().clamp(min=self.most)
+                self.samples += len(objects)
+                self.slots = mask.shape[-3]
 
     def after_eval(self, run: Run) -> None:
         """Warn once if samples had more objects than there are slots."""
         if not self.warned and (crowded := int(self.crowded)):
             log.warning(
-                "%d of %d scored samples have more objects than the model has slots: some objects must share one "
-                "(knob num_slots)", crowded, self.samples
+                "%d of %d scored samples have more objects (up to %d) than the model has slots (%d): some objects must "
+                "share one (knob num_slots)", crowded, self.samples, self.most, self.slots
             )  # fmt: skip
             self.warned = True
-        self.crowded = self.samples = 0
+        self.crowded = self.most = self.samples = 0
 
 
 def mask_to_segment(mask: Tensor, size: list[int]) -> Tensor:

@@ -51,8 +51,24 @@ def test_more_objects_than_slots_are_said_once(caplog):
         callback.after_forward(run)
         callback.after_eval(run)
     assert [record.message for record in caplog.records] == [
-        "1 of 2 scored samples have more objects than the model has slots: some objects must share one (knob num_slots)"
+        "1 of 2 scored samples have more objects (up to 4) than the model has slots (3): some objects must share one "
+        "(knob num_slots)"
     ]
+
+
+def test_what_was_counted_of_crowded_samples_survives_a_restart(caplog):
+    before, after = (MaskToSegment("output.attention", [4, 4]) for _ in range(2))
+    run = SimpleNamespace(measuring=True, output={"attention": torch.rand(1, 3, 2, 2)})
+    for callback, most in ((before, 5), (after, 4)):
+        run.batch = {"segment": torch.full((1, 2, 2), most, dtype=torch.uint8)}
+        callback.load_state_dict(before.state_dict())
+        callback.after_forward(run)
+    after.after_eval(run)
+    assert caplog.messages[0].startswith(
+        "2 of 2 scored samples have more objects (up to 5) than the model has slots (3)"
+    )
+    after.load_state_dict({"crowded": 1, "samples": 1, "warned": False})  # of an older version
+    assert after.most == 0
 
 
 def test_target_is_the_picture_at_the_reconstructions_size():

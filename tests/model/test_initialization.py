@@ -93,3 +93,17 @@ def test_initializers_start_as_in_the_reference():
         assert 0.97 * math.sqrt(3 / 768) < tensor.abs().max() <= math.sqrt(3 / 768)
     largest, _ = spread(BoxMLP(64).mlp.layers[0].weight)  # PyTorch's own rule for 4 inputs
     assert 0.45 < largest <= 0.5
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_norms_add_what_the_reference_adds_to_the_variance(method):
+    """Where tokens vary as much as numbers drawn from N(0, 1), a tenth of it changes nothing that parity could see."""
+    model = build_method(method, tiny_backbone())
+    epsilons = {
+        name: part.eps
+        for name, part in model.named_modules()
+        if isinstance(part, (nn.LayerNorm, nn.GroupNorm)) and not name.startswith("decoder.unet.")
+    }
+    assert epsilons
+    for name, epsilon in epsilons.items():
+        assert epsilon == (1e-6 if name.startswith("backbone.") else 1e-5), name

@@ -17,6 +17,16 @@ def test_mlp_is_norm_linear_activation_linear():
     assert not torch.equal(linear(tokens), linear(tokens))
 
 
+def test_mlp_drops_what_the_activation_gives():
+    module = MLP([1000, 1000, 1000], dropout=0.5)
+    nn.init.eye_(module.layers[1].weight)
+    nn.init.zeros_(module.layers[1].bias)
+    tokens = torch.randn(1, 1000)
+    dropped, kept = module(tokens), 2 * module.eval()(tokens)
+    assert 400 < (dropped == 0).sum() < 600
+    torch.testing.assert_close(dropped[dropped != 0], kept[dropped != 0])
+
+
 def test_mlp_refuses_bad_arguments():
     with pytest.raises(ValueError, match="at least an input and an output"):
         MLP([4])

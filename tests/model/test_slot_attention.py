@@ -120,6 +120,20 @@ def test_bilevel_gradient_is_that_of_the_last_iteration():
     assert not torch.allclose(full, gradient)
 
 
+@pytest.mark.parametrize("bilevel", [True, False])
+def test_iterations_whose_gradient_is_dropped_record_none(bilevel, monkeypatch):
+    module = SlotAttention(dim=8, num_iterations=3, bilevel=bilevel)
+    recorded, iterate = [], module.iterate
+
+    def spy(slots, *rest):
+        recorded.append(torch.is_grad_enabled())
+        return iterate(slots, *rest)
+
+    monkeypatch.setattr(module, "iterate", spy)
+    module(torch.randn(1, 9, 8), torch.randn(1, 3, 8))
+    assert recorded == [not bilevel, not bilevel, True]
+
+
 def test_biases_start_at_zero():
     module = SlotAttention(dim=8)
     for part in (module.gru, *module.mlp.layers):

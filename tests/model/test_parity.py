@@ -1,4 +1,4 @@
-"""Same numbers as the reference implementation: outputs, losses, gradients and five optimisation steps.
+"""Same numbers as the reference implementation: outputs, losses, gradients, scores and five optimisation steps.
 
 Every model of the folder is built from the sizes that its .json states; its weights come in through the importer of
 published checkpoints, and its losses are those that configs name.
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from object_centric_bench.learn.callback import mask_to_segment
+from object_centric_bench.learn.metric import Segmentation
 from object_centric_bench.model import published
 from object_centric_bench.model.broadcast import BroadcastMLP
 from tests.conftest import GOLDEN, require
@@ -100,6 +101,16 @@ def compare_block(compare, reference, model, prefix):
             assert bool((theirs.sum(dim=-1) == 1).all())
             theirs = theirs.int().argmax(dim=-1)
         compare("segment", prefix, segment[clear].long(), theirs[clear].long())
+        compare_scores(compare, reference, torch.where(clear, segment, theirs), prefix)
+
+
+def compare_scores(compare, reference, segment, prefix):
+    """Compare the means of the scores, where they are stored; `segment` (b h w) or (b t h w) has ties as there."""
+    stored = reference.under(f"{prefix}metric.")
+    batch = {"segment": reference.tensors["input.segment"]}
+    scores = Segmentation(scores=tuple(stored))(batch, {"segment": segment})
+    for name, (values, valid) in scores.items():
+        compare("score", f"{prefix}{name}", values[valid].mean(), stored[name])
 
 
 def compare_gradients(compare, reference, model, prefix):

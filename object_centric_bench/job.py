@@ -29,7 +29,7 @@ from .model.weights import WeightsError
 from .profiling import profile_run
 from .registry import ConfigError
 from .reproduce import reproduce
-from .restore import load_weights, without_pretrained
+from .restore import config_within, load_weights, without_pretrained
 from .run_report.draw import write_report
 from .training import Resuming, train_one
 
@@ -151,10 +151,9 @@ def eval_command(options: Namespace) -> int:
     keep_freed_memory(options.device)
     file = checkpoint.find(options.ckpt_file)
     if options.cfg_file is None:
-        _, info = checkpoint.read(file)
-        if "config" not in info:
-            raise ConfigError(f"--cfg_file is missing, and {file} does not hold its config")
-        cfg = config.override(config.DEFAULTS | info["config"], options.overrides)  # of an earlier version, perhaps
+        tensors, info = checkpoint.read(file)
+        kept = config_within(file, tensors, info)
+        cfg = config.override(config.DEFAULTS | kept, options.overrides)  # of an earlier version, perhaps
     else:
         cfg = config.load(options.cfg_file, options.overrides)
     settings = Settings(

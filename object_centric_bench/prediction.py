@@ -17,7 +17,7 @@ from .experiment import complete, make_accelerator
 from .learn import checkpoint
 from .learn.path import fetch_tensor
 from .registry import ConfigError, build
-from .restore import load_into, without_pretrained
+from .restore import config_within, load_into, without_pretrained
 
 SEED = 0  # of methods that draw their initial slots in evaluation too: the same pictures give the same slots
 Picture = str | Path | Image.Image | np.ndarray | Tensor
@@ -191,9 +191,10 @@ def load(
     """
     file = checkpoint.find(path)
     tensors, info = checkpoint.read(file)
-    if cfg_file is None and "config" not in info:
-        raise ConfigError(f"{file} does not hold its config: name it (cfg_file)")
-    cfg = configs.override(info["config"], [*overrides]) if cfg_file is None else configs.load(cfg_file, [*overrides])
+    if cfg_file is None:
+        cfg = configs.override(config_within(file, tensors, info), [*overrides])
+    else:
+        cfg = configs.load(cfg_file, [*overrides])
     predictor = Predictor(complete(cfg), device)
     load_into(predictor.model, tensors, file)
     return predictor

@@ -14,7 +14,7 @@ from .learn.checkpoint import CheckpointError
 from .learn.run import Run
 from .learn.save import restore
 from .model import published
-from .model.weights import mark
+from .model.weights import WeightsError, mark
 from .registry import ConfigError
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,36 @@ def load_into(network: nn.Module, tensors: dict[str, Tensor], file: Path) -> Non
         CheckpointError: they do not fit; names and shapes are listed.
     """
     if published.is_published(tensors):
-        tensors = published.translate(tensors, network)
+        tensors = renamed(tensors, network, file)
     checkpoint.assign(network, tensors, str(file))
+
+
+def config_within(file: Path, tensors: dict[str, Tensor], info: dict) -> dict:
+    """Return the config that a checkpoint file keeps among its facts.
+
+    Raises:
+        ConfigError: there is none, as in published checkpoints; then it says of which method it is.
+    """
+    if "config" not in info:
+        known = (
+            f"; it is a published checkpoint of {published.kind_of(tensors)}" if published.is_published(tensors) else ""
+        )
+        raise ConfigError(f"{file} does not hold its config, which --cfg_file (in Python cfg_file) has to name{known}")
+    return info["config"]
+
+
+def renamed(
+    tensors: dict[str, Tensor], network: nn.Module, file: Path, modules: list[str] | None = None
+) -> dict[str, Tensor]:
+    """Return the tensors of a published checkpoint file, all or those of some modules, under our names.
+
+    Raises:
+        CheckpointError: they do not fit; names and shapes are listed.
+    """
+    try:
+        return published.translate(tensors, network, modules)
+    except WeightsError as error:
+        raise CheckpointError(f"{file}: {error}") from error
 
 
 def without_pretrained(node: Any) -> Any:
@@ -71,7 +99,7 @@ def load_pretrained(run: Run, source: Path) -> None:
         tensors = checkpoint.take(tensors, modules, str(file))
         modules = list(modules)
     elif published.is_published(tensors):
-        tensors = published.translate(tensors, network, modules)
+        tensors = renamed(tensors, network, file, modules)
     loaded = checkpoint.assign(network, tensors, str(file), modules)
     for module in [network] if modules is None else [network.get_submodule(name) for name in modules]:
         mark(module, file)

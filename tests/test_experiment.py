@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from object_centric_bench import config, engine, experiment, restore
+from object_centric_bench import config, engine, experiment, load, restore
 from object_centric_bench.datum import shapes
 from object_centric_bench.experiment import Settings
+from object_centric_bench.learn.checkpoint import CheckpointError
 from object_centric_bench.model import published
-from object_centric_bench.model.weights import WeightsError
 from object_centric_bench.registry import ConfigError
 
 from .conftest import REPOSITORY
@@ -164,9 +164,11 @@ def test_a_published_checkpoint_loads_by_name_and_another_methods_is_refused(set
     restore.load_weights(run, tmp_path / "published.pth")
     assert torch.equal(run.model.slot_attention.to_query.weight, theirs["m.aggregat.proj_q.weight"])
     assert torch.equal(run.model.decoder.position.embedding, theirs["m.decode.posit_embed.pe"])
+    with pytest.raises(ConfigError, match=r"does not hold its config, .*; it is a published checkpoint of DINOSAUR$"):
+        load(tmp_path / "published.pth")
     theirs["m.mediat.quant.codebook.weight"] = torch.zeros(1)
     torch.save(theirs, tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match=r"unexpected: m\.mediat\.quant\.codebook\.weight"):
+    with pytest.raises(CheckpointError, match=r"^\S+other\.pth: .*\nunexpected: m\.mediat\.quant\.codebook\.weight"):
         restore.load_weights(run, tmp_path / "other.pth")
 
 

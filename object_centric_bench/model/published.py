@@ -115,6 +115,12 @@ def method_of(state: Mapping[str, Tensor]) -> str:
     return layout_of(state).method
 
 
+def kind_of(state: Mapping[str, Tensor]) -> str:
+    """Return in words what a published checkpoint is of."""
+    layout = layout_of(state)
+    return describe(layout.method, layout)
+
+
 def describe(method: str, layout: Layout) -> str:
     """Return a method in words; those whose tokenizer takes images come with four kinds of codes."""
     codes = layout.forms.get("quantizer") if layout.forms.get("encoder") == "image" else None
@@ -180,9 +186,11 @@ def translate(state: Mapping[str, Tensor], model: nn.Module, parts: list[str] | 
                 faults.append(f"shape: {name} is {tuple(tensor.shape)}, {our} is {tuple(own[our].shape)}")
     faults += [f"missing: {our}" for our in own if our not in translated]
     if faults:
-        given = describe(layout.method, layout)
-        needed = describe(type(model).__name__, layout_of_model(model))
-        first = f"this is a checkpoint of {given}, the model is {needed}; " if given != needed else ""
+        own_layout = layout_of_model(model)
+        given, needed = describe(layout.method, layout), describe(type(model).__name__, own_layout)
+        kinds = [[each.forms.get(module) for module in ("encoder", "quantizer")] for each in (layout, own_layout)]
+        other = given != needed if parts is None else kinds[0] != kinds[1]  # parts are of another stage's model
+        first = f"this is a checkpoint of {given}, the model is {needed}; " if other else ""
         raise WeightsError(f"{first}{len(faults)} tensors do not fit:\n{_listed(faults)}")
     return translated
 
@@ -300,8 +308,7 @@ def main(arguments: list[str] | None = None) -> int:
     except WeightsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    layout = layout_of(state)
-    print(f"{options.source}: {describe(layout.method, layout)}\n{summary(tensors)}\nwrote {options.target}")
+    print(f"{options.source}: {kind_of(state)}\n{summary(tensors)}\nwrote {options.target}")
     return 0
 
 

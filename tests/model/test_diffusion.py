@@ -71,6 +71,20 @@ def test_full_size_is_that_of_the_reference():
     assert {part.eps for name, part in norms.items() if ".attentions." in name} == {1e-6}
 
 
+def test_time_is_told_in_cosines_and_sines(inputs):
+    """By hand: frequencies 10000 ** (-i / n), cosines first.
+
+    No fixture shows it: with one channel per group, as they have, the group norm after it takes time away again.
+    """
+    decoder = make(widths=[64, 64])
+    timestep = inputs.pop("timestep")
+    angle = timestep[:, None] * 10000 ** (-torch.arange(32) / 32)
+    expected = torch.cat([angle.cos(), angle.sin()], dim=1)
+    torch.testing.assert_close(decoder.unet.time_proj(timestep), expected, rtol=0, atol=1e-4)
+    prediction, later = (decoder(**inputs, timestep=time)[0] for time in (timestep, timestep + 100))
+    assert (prediction - later).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("grid", [[4, 4], [3, 5]])
 def test_prediction_has_the_shape_of_the_latent(grid):
     latent, slots = torch.randn(2, 4, *grid), torch.randn(2, 3, 16)

@@ -18,7 +18,7 @@ from .datum.record import DataError
 from .engine import keep_freed_memory
 from .evaluation import choose
 from .experiment import Settings, build_run, complete
-from .files import file_hash
+from .files import DISK, file_hash
 from .interruption import Interruption, Resumable
 from .learn import checkpoint
 from .learn.checkpoint import CheckpointError
@@ -71,6 +71,12 @@ def guarded(job: Callable[[], int], level: int = logging.INFO) -> int:
         print("error:" if talks else f"error in process {rank}:", error, file=sys.stderr)
         if talks and os.environ.get("WORLD_SIZE", "1") != "1":
             time.sleep(GRACE)  # this process holds the store that the others may be waiting at, to find the same error
+        return USER_ERROR
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        saved = "Nothing that was saved before is lost: make room or give another folder, then the same command again"
+        print(f"error: {error}. {saved}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from .files import replacing
+
 GAP = 2  # pixels of white between two pictures
 
 
@@ -63,9 +65,5 @@ def save_grid(file: Path, grid: list[list[np.ndarray]]) -> None:
     for r, row in enumerate(grid):
         for c, picture in enumerate(row):
             canvas[r * (height + GAP) :, c * (width + GAP) :][:height, :width] = picture
-    temporary = file.with_suffix(".tmp.png")
-    try:
+    with replacing(file) as temporary:
         Image.fromarray(canvas).save(temporary)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)

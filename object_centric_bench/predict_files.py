@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .console import bar, say
@@ -238,7 +238,7 @@ class Writer:
         with replacing(self.out / "predictions.json") as file:
             file.write_text(json.dumps(whole) + "\n")
         with replacing(self.out / "slots.safetensors") as file:
-            save_file(self.slots, file)
+            file.write_bytes(save(self.slots))
 
 
 def overlay(picture: np.ndarray, index: np.ndarray) -> np.ndarray:

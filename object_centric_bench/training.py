@@ -1,7 +1,6 @@
 """One training run from its beginning, or from where an earlier one ended, to its end."""
 
 import contextlib
-import errno
 import json
 import os
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import NamedTuple
 
 from .console import say
 from .experiment import Settings, build_run
-from .files import file_hash
+from .files import DISK, file_hash
 from .interruption import Interruption, Resumable
 from .learn.loop import train
 from .learn.run import Run, TrainingStopped, last_good
@@ -18,9 +17,6 @@ from .occupied import occupied
 from .provenance import CONFIG, add_resumption, data_checksums, write_description
 from .registry import ConfigError
 from .restore import load_pretrained, resume
-
-# what a disk or a file server says when it is full, gone or broken; all else is a bug, and keeps its traceback
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES)
 
 
 class Resuming(NamedTuple):

@@ -26,6 +26,7 @@ from object_centric_bench.datum import environment, shapes
 from object_centric_bench.datum.cache import Cache, CacheFull
 from object_centric_bench.datum.lmdb import Header, Reader, header_value
 from object_centric_bench.datum.record import seal
+from object_centric_bench.files import DISK, replacing
 from object_centric_bench.learn import checkpoint, log
 from object_centric_bench.learn.checkpoint import CheckpointError
 from object_centric_bench.learn.log import Log
@@ -274,6 +275,47 @@ def test_what_a_user_sees_when_the_log_cannot_grow(scenes, tmp_path):
     assert "Traceback" not in done.stderr
     assert "cannot be written ([Errno 27] File too large" in done.stderr
     assert "the same command goes on from there" in done.stderr
+
+
+def test_a_disk_full_while_a_file_is_replaced_names_it_and_leaves_the_old_one(tmp_path):
+    file = tmp_path / "eval.json"
+    file.write_text("old")
+
+    def replace():
+        limit_files(10)
+        try:
+            with replacing(file) as temporary:
+                temporary.write_text("x" * 100)
+        except OSError as error:
+            sys.exit(3 if str(file) in str(error) and error.errno in DISK else 4)
+
+    assert in_process(replace) == 3
+    assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.slow
+def test_a_disk_full_before_or_after_training_is_one_message(scenes, tmp_path):
+    """From a moment on, no file may grow beyond 100 bytes; the same command goes on when there is room."""
+    script = (
+        "import resource, sys, train\nfrom object_centric_bench import job, provenance\n"
+        "from object_centric_bench.learn import report\n"
+        "def limited(*arguments):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))\n"
+        "    return function(*arguments)\n"
+        "function, {moment} = {moment}, limited\nsys.exit(train.main(sys.argv[1:]))"
+    )
+    arguments = ["--cfg_file", TINY, "--data_dir", scenes, "--save_dir", tmp_path, "--device=cpu", "--viz=0"]
+    for moment, file in (("provenance.configs.show", "config.txt"), ("report.Scoring", "eval/eval.json")):
+        done = subprocess.run(
+            [sys.executable, "-c", script.format(moment=moment), *map(str, arguments), "total_steps=1"],
+            cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert f"File too large: '{tmp_path / 'tiny' / '42' / file}'. Nothing that" in done.stderr
+        assert "the same command again" in done.stderr
+    again = start(scenes, tmp_path, "total_steps=1")
+    assert "is finished, at step 1" in again.communicate(timeout=300)[0] and again.returncode == 0
 
 
 # ------------------------------------------------------------------------------------------------ folders and two runs

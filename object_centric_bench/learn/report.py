@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..console import say
+from ..files import replacing
 from ..picture import rows, save_grid
 from .gather import Processes
 from .loop import evaluate
@@ -147,9 +148,8 @@ def evaluate_and_report(run: Run, folder: Path, viz: int, facts: dict, plans: Se
         "config": run.cfg,
         "images": recorder.images,
     }
-    temporary = folder / "eval.json.tmp"
-    temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
-    temporary.replace(folder / "eval.json")
+    with replacing(folder / "eval.json") as file:
+        file.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
     print(table(run.result, run.excluded, len(recorder.images), recorder.unit))
     for each in under.values():
         print(f"\n{protocol_table(each, len(recorder.images), recorder.unit)}")

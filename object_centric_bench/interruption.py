@@ -15,6 +15,12 @@ class Resumable(Exception):
     """The work was interrupted and what was done is saved; the same command goes on with it."""
 
 
+def end_undisturbed() -> None:
+    """Ignore what launchers and clusters send to the rest of a job once its first process has ended: the code stays."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Interruption:
     """Turns signals and a limit of time into an orderly end, for as long as its context lasts.
 

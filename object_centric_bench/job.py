@@ -19,7 +19,7 @@ from .engine import keep_freed_memory
 from .evaluation import choose
 from .experiment import Settings, build_run, complete
 from .files import DISK, file_hash
-from .interruption import Interruption, Resumable
+from .interruption import Interruption, Resumable, end_undisturbed
 from .learn import checkpoint
 from .learn.checkpoint import CheckpointError
 from .learn.protocol import Plan
@@ -62,6 +62,7 @@ def guarded(job: Callable[[], int], level: int = logging.INFO) -> int:
     try:
         code = job()
     except Resumable as interrupted:
+        end_undisturbed()
         if talks:
             print(f"\ninterrupted: {interrupted}. The same command continues.", file=sys.stderr)
         code = RESUMABLE

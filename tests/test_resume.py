@@ -93,6 +93,17 @@ def test_a_time_limit_saves_and_ends_with_three(data, tmp_path):
     assert "stopping after this step (the time is over)" in err or "the time is over; no run was training" in err
 
 
+def test_a_signal_while_a_stopped_process_ends_does_not_change_its_code():
+    """srun, when the first process of a job ends with 3, sends SIGTERM to the others, which are about to."""
+    script = (
+        "import signal, sys\nfrom object_centric_bench import job\n"
+        "def stopped():\n    raise job.Resumable('saved')\n"
+        "code = job.guarded(stopped)\nsignal.raise_signal(signal.SIGTERM)\nsys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True)
+    assert done.returncode == 3, done.stderr
+
+
 class TestInterruption:
     """Signals, without a process of their own."""
 

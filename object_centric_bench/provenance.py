@@ -40,11 +40,14 @@ def write_description(run: Run, folder: Path, facts: dict[str, Any]) -> None:
 
 
 def add_resumption(run: Run, folder: Path) -> None:
-    """Add to `env.json` that, where and by what code a run is taken up again."""
+    """Add to `env.json` that, where, by what code and under which changes of its config a run is taken up again."""
     file = folder / ENVIRONMENT
     described = json.loads(file.read_text()) if file.exists() else {}
     now = environment(run)
     changed = {key: value for key, value in now.items() if value != described.get(key)}
+    if (folder / CONFIG).exists():  # which stays that of the first step
+        before = configs.DEFAULTS | json.loads((folder / CONFIG).read_text())
+        changed |= {"config_diff": difference} if (difference := configs.diff(before, run.cfg)) else {}
     described.setdefault("resumed", []).append({"step": run.step, **changed})
     with replacing(file) as temporary:
         temporary.write_text(json.dumps(described, indent=1) + "\n")

@@ -169,4 +169,5 @@ def differences(described: dict[str, Any], run: Run, data: dict[str, Any]) -> li
             found.append("git_diff: the code has other changes since its commit")
         else:
             found.append(f"{key}: was {before}, is {now[key]}")
-    return found
+    resumed = [each for each in described.get("resumed", []) if "config_diff" in each]
+    return found + [f"config: from step {each['step']} on it was another, see env.json" for each in resumed]

@@ -52,6 +52,7 @@ def test_the_first_step_that_differs_is_named_and_what_changed(folder):
     described = json.loads((folder / "env.json").read_text())
     described["packages"]["torch"] = "1.0"
     described["data"]["train"]["sha256"] = "0"
+    described["resumed"] = [{"step": 4}, {"step": 5, "config_diff": ["- optimizer.lr = 0.001", "+ optimizer.lr = 0.1"]}]
     (folder / "env.json").write_text(json.dumps(described))
     outcome = reproduce.reproduce(folder, 5, None, "auto")
     assert outcome.first == 3
@@ -61,6 +62,7 @@ def test_the_first_step_that_differs_is_named_and_what_changed(folder):
     assert f"recon: was {lines[4].split(',')[1]}, is {loss}" in text
     assert "not as it was: packages torch: was 1.0" in text
     assert "not as it was: data train" in text
+    assert "not as it was: config: from step 5 on it was another" in text and text.count("config:") == 1
 
 
 def test_what_a_run_notes_of_its_making(folder):

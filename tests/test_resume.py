@@ -77,7 +77,9 @@ def test_what_users_may_do_with_an_earlier_run(data, tmp_path):
     assert code == 0
     assert "resumed under another config" in out and "at step 4 of 6" in out
     described = json.loads((folder / "env.json").read_text())
-    assert [each["step"] for each in described["resumed"]] == [4]
+    (resumed,) = described["resumed"]
+    assert resumed["step"] == 4
+    assert {"- total_steps = 4", "+ total_steps = 6"} <= set(resumed["config_diff"])
     steps = [line.split(",")[0] for line in (folder / "losses.csv").read_text().splitlines()[1:]]
     assert steps == [str(step) for step in range(6)]
 

@@ -54,6 +54,17 @@ def _underscores(name: str) -> str:
     return "--" + name[2:].replace("-", "_") if name.startswith("--") else name
 
 
+def count(text: str) -> int:
+    """Return a whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number, 1 or more")
+    return int(text)
+
+
 def duration(text: str) -> float:
     """Return the seconds of a duration such as `3h50m`, `90m`, `1d12h` or `600`.
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+import train as train_script
 from benchmarks.kill import Tripwire, equal
 from object_centric_bench import commandline, interruption
 from object_centric_bench.datum import shapes
@@ -151,6 +152,13 @@ class TestInterruption:
 )
 def test_durations(text, seconds):
     assert commandline.duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "", "1.5", "many"])
+def test_no_step_to_repeat(text, capsys):
+    with pytest.raises(SystemExit) as ended:
+        train_script.parse(["--reproduce", "save/tiny/42", f"--steps={text}"])
+    assert ended.value.code == 2 and "is no whole number, 1 or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "0", "soon", "3h 50m", "-5m", "5m3h"])

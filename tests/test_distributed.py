@@ -144,11 +144,17 @@ def test_a_batch_smaller_than_the_number_of_processes_is_refused(runs):
     assert "error in process 1:" in outcome["output"][1]
 
 
-@pytest.fixture
-def launched(data, tmp_path):
-    """A run of two processes under torchrun, in the midst of training: the launcher and its workers by rank."""
+LAUNCHERS = {
+    "torchrun": ["torch.distributed.run", "--standalone", "--nproc_per_node=2"],
+    "accelerate launch": ["accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port=0"],
+}
+
+
+@pytest.fixture(params=LAUNCHERS)
+def launched(request, data, tmp_path):
+    """A run of two processes under a launcher, in the midst of training: the launcher and its workers by rank."""
     arguments = training(data, tmp_path, *STEADY, "total_steps=100000", "eval_every=100000", "log_every=1")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py"]
+    command = [sys.executable, "-m", *LAUNCHERS[request.param], "train.py"]
     process = subprocess.Popen(
         [*command, *arguments],
         cwd=REPOSITORY,

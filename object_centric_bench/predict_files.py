@@ -61,32 +61,36 @@ def predict_files(predictor: Predictor, paths: list[str], out: Path, boxes: Path
         predictor: the model.
         paths: files, folders, glob patterns.
         out: made if it is missing; files of equal names are replaced.
-        boxes: JSON file: name of a video -> [left, top, right, bottom], pixels, of each object in its first frame.
+        boxes: JSON file, see `read_boxes`.
         max_frames: of a video; the rest is left out, which is said.
 
     Raises:
         DataError: a path means nothing, the boxes cannot be read, or no file worked.
         ConfigError: the method needs boxes that are not given, or has no use for them.
     """
-    files = find_files(paths)
-    names = relative_names(files)
-    known = read_json(boxes) if boxes is not None else {}
+    names = relative_names(find_files(paths))
+    files = list(names)
+    videos = [file for file in files if is_video(file)]
+    pictures = [file for file in files if not is_video(file)]
+    known = boxes_of_videos(predictor, videos, names, boxes)
     writer = Writer(out)
     bad: list[str] = []
     with bar(total=len(files), desc="predict", unit="file", leave=False) as progress:
-        for batch in batches([file for file in files if not is_video(file)], predictor.batch_size, bad):
+        if predictor.num_boxes:
+            bad += [f"{file}: this method starts from boxes, which only videos have" for file in pictures]
+            progress.update(len(pictures))
+            pictures = []
+        for batch in batches(pictures, predictor.batch_size, bad):
             prediction = predictor.predict(list(batch.values()))
             for (file, picture), slots, mask in zip(batch.items(), *prediction, strict=True):
                 writer.picture(names[file], picture, slots, mask)
             progress.update(len(batch))
-        for file in filter(is_video, files):
+        for file in videos:
             try:
-                predict_video(predictor, file, names[file], known.get(file.name), max_frames, writer)
-            except ConfigError as error:  # the same for every video
-                raise ConfigError(f"{file}: {error}; on the command line by --boxes") from error
+                predict_video(predictor, file, names[file], known.get(file), max_frames, writer)
             except DataError as error:
                 bad.append(str(error))
-            except ValueError as error:
+            except (ConfigError, ValueError) as error:
                 bad.append(f"{file}: {error}")
             progress.update()
     for message in bad:
@@ -100,13 +104,16 @@ def predict_files(predictor: Predictor, paths: list[str], out: Path, boxes: Path
 
 
 def predict_video(
-    predictor: Predictor, file: Path, name: str, boxes: list | None, max_frames: int, writer: "Writer"
+    predictor: Predictor, file: Path, name: str, boxes: Tensor | None, max_frames: int, writer: "Writer"
 ) -> None:
     """Find and write the objects of a video; it is decoded twice, so that large frames need no room."""
     box = None
     if boxes is not None:
-        height, width = next(read_frames(file)).shape[:2]
-        box = torch.tensor(boxes, dtype=torch.float32) / torch.tensor([width, height, width, height])
+        first = next(read_frames(file), None)
+        if first is None:
+            raise DataError(f"{file} has no frame")
+        height, width = first.shape[:2]
+        box = boxes / torch.tensor([width, height, width, height])
     slots, soft, size = predictor.follow(islice(read_frames(file), max_frames), box)
     if len(slots) == max_frames and any(True for _ in islice(read_frames(file), max_frames, max_frames + 1)):
         log.warning("%s: only its first %d frames are used (--max_frames)", file, max_frames)
@@ -114,11 +121,59 @@ def predict_video(
     writer.video(name, zip(read_frames(file), masks, strict=False), slots, frame_rate(file))
 
 
+def boxes_of_videos(
+    predictor: Predictor, videos: list[Path], names: dict[Path, str], file: Path | None
+) -> dict[Path, Tensor]:
+    """Return the boxes (n 4) that a JSON file has for videos, see `read_boxes`.
+
+    Raises:
+        DataError: it cannot be read, or names a video that is not there.
+        ConfigError: the method needs boxes and none are given, or has no use for them.
+    """
+    if file is None:
+        if predictor.num_boxes:
+            raise ConfigError(
+                f"this method starts from boxes: give by --boxes 1 to {predictor.num_boxes} of the objects in each "
+                'video\'s first frame, as JSON: {"clip.mp4": [[left, top, right, bottom], ...]}, in pixels'
+            )
+        return {}
+    if not predictor.num_boxes:
+        raise ConfigError("--boxes: this method does not start from boxes; leave it out")
+    given = read_boxes(file)
+    found = {video: next((key for key in (names[video], video.name) if key in given), None) for video in videos}
+    lost = sorted(given.keys() - set(found.values()))
+    if lost:
+        raise DataError(f"{file} has boxes of {lost[0]!r}, which is none of the videos: {', '.join(names.values())}")
+    return {video: given[key] for video, key in found.items() if key is not None}
+
+
+def read_boxes(file: Path) -> dict[str, Tensor]:
+    """Return what a JSON file says: a video's name, or path as in our results -> boxes (n 4), its first frame's pixels.
+
+    Each box is [left, top, right, bottom] of one object.
+
+    Raises:
+        DataError: it says something else.
+    """
+    given = read_json(file)
+    if not isinstance(given, dict):
+        raise DataError(f'{file}: an object is wanted, {{"clip.mp4": [[left, top, right, bottom], ...]}}')
+    found = {}
+    for name, rows in given.items():
+        try:
+            found[name] = torch.tensor(rows, dtype=torch.float32)
+        except (TypeError, ValueError):
+            found[name] = torch.zeros(0)
+        if found[name].ndim != 2 or found[name].shape[1] != 4:
+            raise DataError(f"{file}: {name!r} wants a list of boxes [left, top, right, bottom], in pixels")
+    return found
+
+
 def relative_names(files: list[Path]) -> dict[Path, str]:
-    """Return for each file its path below the folder that all have in common: unique, and telling."""
-    whole = {file: file.resolve() for file in files}
-    common = Path(os.path.commonpath([path.parent for path in whole.values()]))
-    return {file: path.relative_to(common).as_posix() for file, path in whole.items()}
+    """Return for each file, once, its path below the folder that all have in common: unique, and telling."""
+    whole = {os.path.abspath(file): file for file in files}  # a link keeps its own name
+    common = os.path.commonpath([os.path.dirname(path) for path in whole])
+    return {file: Path(path).relative_to(common).as_posix() for path, file in whole.items()}
 
 
 def batches(files: list[Path], size: int, bad: list[str]) -> Iterator[dict[Path, np.ndarray]]:

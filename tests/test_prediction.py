@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +17,12 @@ from safetensors.torch import load_file
 import object_centric_bench
 from object_centric_bench import config, experiment, prediction
 from object_centric_bench.datum import shapes
+from object_centric_bench.datum.record import DataError
 from object_centric_bench.experiment import Settings
 from object_centric_bench.learn import checkpoint
 from object_centric_bench.learn.callback import mask_to_segment
 from object_centric_bench.learn.loop import evaluate
+from object_centric_bench.predict_files import boxes_of_videos, predict_files, relative_names
 from object_centric_bench.registry import ConfigError
 
 from .conftest import REPOSITORY
@@ -126,6 +129,57 @@ def test_conditional_methods_need_boxes_of_the_first_frame():
         model.predict(frames)
     slots, masks = model.predict_video(frames, torch.tensor([[0.1, 0.1, 0.5, 0.5], [0.4, 0.4, 0.9, 0.8]]))
     assert slots.shape[:2] == (2, 21) and len(masks) == 2
+
+
+class Boxed:
+    """What `boxes_of_videos` asks of a method that starts from boxes."""
+
+    num_boxes = 3
+
+
+def test_boxes_belong_to_videos_by_name_or_path(tmp_path):
+    a, b = tmp_path / "x" / "clip.mp4", tmp_path / "y" / "clip.mp4"
+    names = {a: "x/clip.mp4", b: "y/clip.mp4"}
+    file = tmp_path / "boxes.json"
+    file.write_text('{"clip.mp4": [[1, 2, 3, 4]], "y/clip.mp4": [[5, 6, 7, 8], [0, 0, 9, 9]]}')
+    found = boxes_of_videos(Boxed, [a, b], names, file)
+    assert found[a].tolist() == [[1, 2, 3, 4]] and found[b].tolist() == [[5, 6, 7, 8], [0, 0, 9, 9]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[1, 2]", "an object is wanted"),
+        ('{"clip.mp4": "left"}', "'clip.mp4' wants a list of boxes"),
+        ('{"clip.mp4": [1, 2, 3, 4]}', "'clip.mp4' wants a list of boxes"),
+        ('{"clip.mp4": [[1, 2, 3, 4], [5]]}', "'clip.mp4' wants a list of boxes"),
+        ('{"clap.mp4": [[1, 2, 3, 4]]}', "'clap.mp4', which is none of the videos: clip.mp4"),
+    ],
+)
+def test_wrong_boxes_are_named(tmp_path, text, message):
+    file = tmp_path / "boxes.json"
+    file.write_text(text)
+    clip = tmp_path / "clip.mp4"
+    with pytest.raises(DataError, match=message):
+        boxes_of_videos(Boxed, [clip], {clip: "clip.mp4"}, file)
+
+
+def test_whether_a_method_starts_from_boxes_is_told_before_anything_runs(image_run, tmp_path):
+    model = object_centric_bench.load(image_run[1] / "save" / "dinosaur", device="cpu")
+    (tmp_path / "clip.mp4").touch()
+    with pytest.raises(ConfigError, match="--boxes: this method does not start from boxes; leave it out"):
+        predict_files(model, [str(tmp_path)], tmp_path / "out", tmp_path / "boxes.json", 3)
+    with pytest.raises(ConfigError, match="give by --boxes 1 to 3 of the objects"):
+        boxes_of_videos(Boxed, [tmp_path / "clip.mp4"], {}, None)
+
+
+def test_a_file_named_twice_counts_once_and_a_link_keeps_its_name(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "one.png").touch()
+    (tmp_path / "a" / "link.png").symlink_to(tmp_path / "a" / "one.png")
+    monkeypatch.chdir(tmp_path)
+    paths = [Path("a/link.png"), Path("a/one.png"), tmp_path / "a" / "one.png"]
+    assert sorted(relative_names(paths).values()) == ["link.png", "one.png"]
 
 
 def test_a_first_stage_finds_no_objects():

@@ -1,6 +1,7 @@
 """Pictures and videos of any kind that a user brings along: find them, decode them to RGB as a viewer shows them."""
 
 import glob
+import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,16 @@ from PIL import Image, ImageOps
 
 from .record import DataError
 
+log = logging.getLogger(__name__)
+
 PICTURES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+ANIMATED = (
+    "AVIF",
+    "GIF",
+    "PNG",
+    "TIFF",
+    "WEBP",
+)  # not the MPO of cameras, whose further pictures are views of the first
 VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm"}
 WIDE = ("I", "I;16", "I;16B", "I;16L")  # Pillow's modes of 16 bits per pixel
 
@@ -42,7 +52,7 @@ def is_video(file: Path) -> bool:
 
 
 def read_picture(file: str | Path) -> np.ndarray:
-    """Return a picture (h w 3) uint8 RGB, upright: see `to_rgb`; of an animation the first frame.
+    """Return a picture (h w 3) uint8 RGB, upright: see `to_rgb`; of several in one file the first, with a warning.
 
     Raises:
         DataError: it is missing, damaged, cut off, of an unknown format, or larger than Pillow opens (179 megapixels).
@@ -51,9 +61,13 @@ def read_picture(file: str | Path) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large ones are welcome; huge ones raise
             with Image.open(file) as picture:
+                if picture.format in ANIMATED and getattr(picture, "is_animated", False):
+                    log.warning("%s holds %d pictures: only the first is used", file, getattr(picture, "n_frames", 2))
                 return to_rgb(picture)
     except FileNotFoundError as error:
         raise DataError(f"{file}: no such file") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{file} has more than 179 megapixels: scale it down, or cut it into parts") from error
     except Exception as error:  # Pillow's decoders raise many kinds for damaged bytes
         raise DataError(f"{file} cannot be read as a picture ({error})") from error
 
@@ -78,7 +92,7 @@ def to_rgb(picture: Image.Image) -> np.ndarray:
 
 
 def read_frames(file: Path) -> Iterator[np.ndarray]:
-    """Yield the frames of a video, (h w 3) uint8 RGB each, decoded one by one.
+    """Yield the frames of a video, (h w 3) uint8 RGB each, upright as phones note it, decoded one by one.
 
     Raises:
         DataError: PyAV is not installed, or the file is no video or damaged.
@@ -93,7 +107,8 @@ def read_frames(file: Path) -> Iterator[np.ndarray]:
                 raise ValueError("it has no video stream")
             container.streams.video[0].thread_type = "AUTO"
             for frame in container.decode(video=0):
-                yield frame.to_ndarray(format="rgb24")
+                turns = round(frame.rotation / 90)  # counterclockwise; a phone held upright notes a quarter
+                yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
     except Exception as error:  # FFmpeg's many kinds
         raise DataError(f"{file} cannot be read as a video ({error})") from error
 

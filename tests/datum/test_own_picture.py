@@ -1,5 +1,7 @@
 """Pictures as people have them: rotated, grey, transparent, CMYK, 16 bits, damaged."""
 
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -48,6 +50,21 @@ def test_large_pictures_are_read_without_a_warning(tmp_path, recwarn):
     assert not recwarn.list
 
 
+@pytest.mark.parametrize("suffix", ["gif", "png", "tif", "webp"])
+def test_of_several_pictures_in_a_file_the_first_is_read_which_is_said(tmp_path, caplog, suffix):
+    file = tmp_path / f"a.{suffix}"
+    first, *more = (Image.new("RGB", (8, 8), colour) for colour in ("white", "black", "red"))
+    first.save(file, save_all=True, append_images=more)
+    assert read_picture(file).min() > 250
+    assert f"a.{suffix} holds 3 pictures: only the first is used" in caplog.text
+
+
+def test_pictures_that_are_too_large_are_named_in_plain_words(tmp_path):
+    Image.new("1", (14_000, 13_000)).save(tmp_path / "huge.png")
+    with pytest.raises(DataError, match=r"huge\.png has more than 179 megapixels: scale it down"):
+        read_picture(tmp_path / "huge.png")
+
+
 @pytest.mark.parametrize("kind", ["missing", "cut", "text", "float"])
 def test_bad_pictures_are_named(tmp_path, kind):
     file = tmp_path / "a.tif"
@@ -75,6 +92,26 @@ def test_files_are_found_in_folders_and_by_patterns(tmp_path):
     ]
     with pytest.raises(DataError, match=r"none\.png"):
         find_files([str(tmp_path / "none.png")])
+
+
+def test_a_video_of_a_phone_held_upright_is_turned(tmp_path):
+    """The turn is written into the matrix of the track's header, as phones do; no muxer of PyAV writes one."""
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        picture = np.zeros((48, 64, 3), np.uint8)
+        picture[:, :32] = 255  # the left half, which is the upper one after a quarter to the right
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    content = bytearray((tmp_path / "a.mp4").read_bytes())
+    matrix = content.index(b"tkhd") + 44
+    content[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    (tmp_path / "turned.mp4").write_bytes(content)
+    assert next(read_frames(tmp_path / "a.mp4")).shape == (48, 64, 3)
+    (frame,) = read_frames(tmp_path / "turned.mp4")
+    assert frame.shape == (64, 48, 3)
+    assert frame[:28].min() > 200 and frame[36:].max() < 50
 
 
 def test_a_damaged_video_is_named(tmp_path):

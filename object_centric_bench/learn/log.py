@@ -42,8 +42,9 @@ class Log:
     A line holds the mean over the steps since the line before, how many of these changed nothing because a number was
     not finite (`skipped_steps`), and of its last step how slots and gradients are, see `health`. On a terminal a bar
     shows loss and time left, elsewhere every logged line is printed once. Numbers are read from the device every
-    `every` steps only. `losses.csv` has the losses of every step, exact to float32; `timing.jsonl` the
-    seconds that steps took, the one thing that is not the same when a run is repeated.
+    `every` steps only. `losses.csv` has the losses of every step, exact to float32; `timing.jsonl` the seconds that
+    steps took, and what the time since the line before went into: the one thing that is not the same when a run is
+    repeated.
 
     Args:
         every: steps between two lines.
@@ -81,6 +82,7 @@ class Log:
     def before_train(self, run: Run) -> None:
         """Open the outputs; of an interrupted run, drop what was written after its last checkpoint."""
         self.run, self.began, self.began_step = run, time.monotonic(), run.step
+        self.told, self.spent = self.began, dict(run.spent)
         self.read = [Step(step, numbers) for step, numbers in self.restored.get("steps", [])]
         self.average = Average.total([self.restored.get("scores", {})] if run.processes.main else [])
         if run.folder is not None:
@@ -160,7 +162,7 @@ class Log:
         """Show loss and time left, and note the time that steps took since training began or was taken up again."""
         seconds = (time.monotonic() - self.began) / max(run.step - self.began_step, 1)
         if TIMING in self.files:
-            self.files[TIMING].add([json.dumps({"step": run.step, "seconds_per_step": seconds})])
+            self._note_time(run, {"seconds_per_step": seconds})
         for writer in self.writers:
             writer.add_scalar("train/seconds_per_step", seconds, run.step)
         if self.bar is not None:
@@ -169,6 +171,14 @@ class Log:
             left = _duration(seconds * (run.total_steps - run.step))
             text = f"step {run.step}/{run.total_steps}  loss {loss:.4f}  {left} left"
             print(text, file=sys.stderr, flush=True)
+
+    def _note_time(self, run: Run, facts: dict[str, float]) -> None:
+        """Write what the time since the last call went into: steps, and whatever interrupted them."""
+        now = time.monotonic()
+        parts = {part: seconds - self.spent.get(part, 0.0) for part, seconds in run.spent.items()}
+        whole = {"training steps": max(0.0, now - self.told - sum(parts.values())), **parts}
+        self.told, self.spent = now, dict(run.spent)
+        self.files[TIMING].add([json.dumps({"step": run.step, **facts, "seconds": whole})])
 
     def after_eval(self, run: Run) -> None:
         """Write and show the scores of the evaluation split."""
@@ -179,6 +189,8 @@ class Log:
 
     def after_train(self, run: Run) -> None:
         """Close the outputs; steps that no line tells of yet are kept in the checkpoint."""
+        if TIMING in self.files:
+            self._note_time(run, {})  # of the last evaluation
         if self.bar is not None:
             self.bar.close()
         for writer in self.writers:

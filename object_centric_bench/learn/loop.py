@@ -1,6 +1,6 @@
 """The loop: train, evaluate, and the six events that callbacks may answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -20,6 +20,7 @@ from .run import (
     forward,
     measure,
     seed_noise,
+    spending,
 )
 from .step import take_step
 
@@ -44,7 +45,7 @@ def train(run: Run) -> None:
     try:
         if run.step and evaluation_due(run):  # it was stopped between a step and its evaluation
             score(run)
-        for batch in run.train_batches(run.step):
+        for batch in awaited(run):
             leave_if_asked(run)
             train_mode(run.model)
             if run.micro_batch == "auto":
@@ -67,6 +68,17 @@ def train(run: Run) -> None:
     emit(run, "after_train")
 
 
+def awaited(run: Run) -> Iterator[dict]:
+    """Yield the batches that are left to train on; the time that the loop waits for them is noted."""
+    batches = iter(run.train_batches(run.step))
+    while True:
+        with spending(run, "waiting for data"):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
 def leave_if_asked(run: Run) -> None:
     """Raise `Interrupted` if this process or, told by the call before, another one was asked to stop."""
     if run.agreement is not None and run.agreement(run.stop):
@@ -75,7 +87,8 @@ def leave_if_asked(run: Run) -> None:
 
 def score(run: Run) -> None:
     """Evaluate in the midst of training, and tell the callbacks."""
-    evaluate(run)
+    with spending(run, "evaluation"):
+        evaluate(run)
     run.evaluated = run.step
     require_finite_evaluation(run)
     emit(run, "after_eval")

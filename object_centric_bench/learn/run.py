@@ -1,6 +1,7 @@
 """A training run: all that it consists of, its six events, and how a batch goes through the model."""
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,6 +58,7 @@ class Run:
         not_finite: such steps in a row, as far as the log has read them.
         raw: the batch as the loader gave it; `batch` is the same on the device, transformed.
         losses: of the present step, means over this process's samples.
+        spent: what this process did beside training steps -> seconds of it, see `spending`.
     """
 
     model: nn.Module
@@ -100,6 +102,7 @@ class Run:
     grad_norm: Tensor | None = None
     result: dict[str, float] = field(default_factory=dict)
     excluded: dict[str, int] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -121,6 +124,16 @@ def evaluation_due(run: Run) -> bool:
     """Tell whether the steps done so far end a section of training that was not evaluated yet."""
     ends = run.step % run.eval_every == 0 or run.step == run.total_steps
     return ends and run.evaluated != run.step
+
+
+@contextmanager
+def spending(run: Run, part: str) -> Iterator[None]:
+    """Count the seconds of a block for a part of the run."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        run.spent[part] = run.spent.get(part, 0.0) + time.perf_counter() - began
 
 
 def emit(run: Run, event: str) -> None:

@@ -9,7 +9,7 @@ from ..registry import ConfigError, register
 from . import checkpoint
 from .finite import is_finite
 from .gather import Agreement
-from .run import Run, TrainingStopped, evaluation_due, last_good
+from .run import Run, TrainingStopped, evaluation_due, last_good, spending
 
 
 @register
@@ -119,7 +119,8 @@ class Save:
         if not all(bool(torch.isfinite(parameter).all()) for parameter in trained):
             raise TrainingStopped(f"weights are not finite at step {run.step}, nothing saved; {last_good(run)}")
         info = {"step": run.step, "evaluated": run.evaluated, "seed": run.seed, "scores": run.result, "config": run.cfg}
-        checkpoint.save(run.folder / name, run.network, info, state, keep=name == "last")
+        with spending(run, "checkpoints"):
+            checkpoint.save(run.folder / name, run.network, info, state, keep=name == "last")
 
 
 def training_state(run: Run) -> dict:

@@ -21,6 +21,7 @@ class RunFiles:
         eval: rows of its evaluations.
         timing: rows of `timing.jsonl`.
         result: `eval/eval.json`, {} if the run was not scored.
+        profile: table of `train.py --profile`, "" if the config was not profiled with this seed.
     """
 
     folder: Path
@@ -30,6 +31,7 @@ class RunFiles:
     eval: list[dict] = field(default_factory=list)
     timing: list[dict] = field(default_factory=list)
     result: dict = field(default_factory=dict)
+    profile: str = ""
 
     @property
     def name(self) -> str:
@@ -46,6 +48,7 @@ def read(folder: Path) -> RunFiles:
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} is no run folder: it has no config.json. One is save/<config>/<seed>")
     rows = lines(folder / "log.jsonl")
+    profile = folder.with_name(f"{folder.name}-profile") / "profile.txt"
     return RunFiles(
         folder,
         config=DEFAULTS | document(folder / "config.json"),
@@ -54,6 +57,7 @@ def read(folder: Path) -> RunFiles:
         eval=[row for row in rows if row.get("split") == "eval"],
         timing=lines(folder / "timing.jsonl"),
         result=document(folder / "eval" / "eval.json"),
+        profile=profile.read_text() if profile.is_file() else "",
     )
 
 

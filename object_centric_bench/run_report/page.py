@@ -149,15 +149,28 @@ def curves(drawn: Mapping[str, list]) -> str:
 
 
 def seconds(run: RunFiles) -> str:
-    """Return how long steps took."""
+    """Return how long steps took, and what the run's time went into."""
     values = sorted(row["seconds_per_step"] for row in run.timing if row.get("seconds_per_step") is not None)
     if not values:
         return ""
     middle = values[len(values) // 2]
     total = run.config["total_steps"] * middle
     text = f"{middle:.3f} s per step in the middle, {values[0]:.3f} to {values[-1]:.3f}; all {total / 60:.1f} min."
-    command = "python train.py --cfg_file CONFIG --data_dir DIR --profile 50"
-    return f"<h2>Time</h2><p>{text} Where it goes: <code>{command}</code></p>"
+    spent: dict[str, float] = {}
+    for row in run.timing:
+        for part, each in row.get("seconds", {}).items():
+            spent[part] = spent.get(part, 0.0) + each
+    whole = sum(spent.values())
+    parts = [
+        (part, f"{each / 60:.1f}", f"{100 * each / whole:.0f} %")
+        for part, each in sorted(spent.items(), key=lambda pair: -pair[1])
+    ]
+    went = table(["where it went", "minutes", "share"], parts) if whole else ""
+    profiled = f"<pre>{html.escape(run.profile)}</pre>" if run.profile else (
+        "<p class='soft'>Where the time of a step goes: "
+        "<code>python train.py --cfg_file CONFIG --data_dir DIR --profile 50</code></p>"
+    )  # fmt: skip
+    return f"<h2>Time</h2><p>{text}</p>{went}{profiled}"
 
 
 def settings(run: RunFiles, parent: tuple[str, dict] | None) -> str:

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -192,6 +193,21 @@ def test_log_holds_means_of_the_steps_since_the_line_before(make_run):
     assert rows[1]["loss/error"] == pytest.approx(sum(losses[3:6]) / 3, rel=1e-6)
     assert rows[0]["score/above"] in (0.0, 0.5, 1.0)  # measured at step 0
     assert "score/above" not in rows[2]  # steps 6 to 8: not due
+
+
+def test_the_time_of_a_run_is_noted_by_what_it_went_into(make_run):
+    run = make_run()
+    batches = run.train_batches
+    run.train_batches = lambda start: (time.sleep(0.01) or batch for batch in batches(start))
+    began = time.monotonic()
+    train(run)
+    whole = time.monotonic() - began
+    rows = [json.loads(line) for line in (run.folder / "timing.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12, 12]
+    parts = {part: sum(row["seconds"].get(part, 0.0) for row in rows) for part in rows[-1]["seconds"]}
+    assert parts.keys() == {"training steps", "waiting for data", "evaluation", "checkpoints"}
+    assert parts["waiting for data"] >= 0.12 and all(seconds > 0 for seconds in parts.values())
+    assert sum(parts.values()) <= whole
 
 
 def test_weights_that_are_not_finite_are_never_saved(make_run):

@@ -40,7 +40,11 @@ def folder(tmp_path):
             rows.append({"split": "eval", "step": step, "recon": 0.9 / step, "mbo": step / 400, "excluded": {"mbo": 1}})
     rows[3]["loss/recon"] = None
     (run / "log.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows) + '{"cut')
-    (run / "timing.jsonl").write_text('{"step": 100, "seconds_per_step": 0.25}\n')
+    timing = [
+        {"step": 100, "seconds_per_step": 0.25, "seconds": {"training steps": 60, "evaluation": 12}},
+        {"step": 200, "seconds": {"training steps": 30, "evaluation": 18}},
+    ]
+    (run / "timing.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in timing))
     (run / "config.json").write_text(json.dumps(CONFIG))
     (run / "env.json").write_text(
         json.dumps({"seed": 42, "command": ["train.py", "</script><b>x"], "packages": {"torch": "2"}})
@@ -84,6 +88,16 @@ def test_the_page_is_whole_and_fetches_nothing(folder):
     assert text.count("</script>") == 2, "text of the run ends no script"
     assert "<b>43.2</b>mBO" in text and "best checkpoint (step 150), 30 samples" in text
     assert "0.250 s per step" in text and "&lt;b&gt;x" in text
+
+
+def test_the_time_of_a_run_is_divided(folder):
+    text = page.seconds(files.read(folder))
+    rows = re.findall(r"<tr><td>(.*?)</td><td.*?>(.*?)</td><td.*?>(.*?)</td></tr>", text)
+    assert rows == [("training steps", "1.5", "75 %"), ("evaluation", "0.5", "25 %")]
+    assert "--profile 50" in text
+    (folder.parent / "42-profile").mkdir()
+    (folder.parent / "42-profile" / "profile.txt").write_text("backward <b> 10 ms")
+    assert "backward &lt;b&gt; 10 ms" in page.seconds(files.read(folder))
 
 
 def test_curves_leave_out_what_is_no_number_and_keep_the_last_point(folder):

@@ -252,22 +252,30 @@ def print_lines(lines: list[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-EXAMPLES = """examples:
-  python -m object_centric_bench.config show config-dinosaur/dinosaur_r-coco.py resolution=384
-  python -m object_centric_bench.config diff config-spot/spot_r-coco.py config-spot/spot_r-voc.py"""
+PROGRAM = "python -m object_centric_bench.config"
+EXAMPLES = {
+    "show": f"  {PROGRAM} show config-dinosaur/dinosaur_r-coco.py resolution=384",
+    "diff": f"  {PROGRAM} diff config-spot/spot_r-coco.py config-spot/spot_r-voc.py",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `python -m object_centric_bench.config show FILE [key=value ...]` or `... diff FILE FILE [key=value ...]`."""
     parser = argparse.ArgumentParser(
-        prog="python -m object_centric_bench.config",
+        prog=PROGRAM,
         description="Print a config, a line per leaf, or the leaves in which two configs differ.",
-        epilog=EXAMPLES,
+        epilog="\n".join(["examples:", *EXAMPLES.values()]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, files, text in (("show", 1, "print every leaf of a config"), ("diff", 2, "print the leaves that differ")):
-        command = commands.add_parser(name, help=text)
+        command = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text.capitalize()}.",
+            epilog=f"example:\n{EXAMPLES[name]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         command.add_argument("files", nargs=files, metavar="FILE")
         command.add_argument("overrides", nargs="*", metavar="key=value", help="applied to the last file")
     options = parser.parse_args(arguments)

@@ -25,6 +25,8 @@ COMMANDS = {
     **{f"convert {name}": (convert.main, [name]) for name in convert.COMMANDS},
     "grid": (grid.main, []),
     "config": (config.main, []),
+    "config show": (config.main, ["show"]),
+    "config diff": (config.main, ["diff"]),
     "published": (published.main, []),
 }
 

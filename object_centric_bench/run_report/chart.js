@@ -33,10 +33,17 @@ function chart(box, panel) {
   let range = whole.slice();
   let scale = null;
 
+  // evaluations have the colour of the same number of training steps, and dashes
+  const plain = (line) => line.name.replace("eval:", "");
+  const names = [...new Set(panel.map(plain))];
+  const colour = (line) => `var(--s${names.indexOf(plain(line)) % 8})`;
+  const twin = (line) => line.name.startsWith("eval:") && panel.some((other) => other.name === plain(line));
+
   panel.forEach((line, index) => {
     const button = document.createElement("button");
     button.textContent = line.name;
-    button.style.setProperty("--colour", `var(--s${index % 8})`);
+    button.style.setProperty("--colour", colour(line));
+    button.classList.toggle("dashed", twin(line));
     button.setAttribute("aria-pressed", "true");
     button.addEventListener("click", () => {
       hidden.has(index) ? hidden.delete(index) : hidden.add(index);
@@ -69,10 +76,10 @@ function chart(box, panel) {
       const near = line.x.map((value, k) => [value, line.y[k]]).filter(([value], k) =>
         (line.x[k + 1] ?? value) >= range[0] && (line.x[k - 1] ?? value) <= range[1]);
       const path = near.map(([value, score], k) => `${k ? "L" : "M"}${x(value).toFixed(1)},${y(score).toFixed(1)}`);
-      const colour = `var(--s${line.index % 8})`;
-      make("path", { class: "line", d: path.join(""), fill: "none", stroke: colour, "stroke-width": 1.6 }, svg);
+      const look = { stroke: colour(line), "stroke-width": 1.6, "stroke-dasharray": twin(line) ? "5 3" : "none" };
+      make("path", { class: "line", d: path.join(""), fill: "none", ...look }, svg);
       if (near.length < 30)
-        for (const [value, score] of near) make("circle", { cx: x(value), cy: y(score), r: 2.2, fill: colour }, svg);
+        for (const [value, score] of near) make("circle", { cx: x(value), cy: y(score), r: 2.2, fill: colour(line) }, svg);
     }
   }
 
@@ -83,7 +90,7 @@ function chart(box, panel) {
   }
 
   function hover(event) {
-    svg.querySelectorAll(".cursor, .select, .value").forEach((element) => element.remove());
+    svg.querySelectorAll(".cursor, .select, .value, .behind").forEach((element) => element.remove());
     const at = place(event);
     if (from !== null) {
       const [a, b] = [scale.x(from), scale.x(at)].sort((p, q) => p - q);
@@ -99,9 +106,15 @@ function chart(box, panel) {
     const side = scale.x(step) > (scale.left + scale.right) / 2;
     const anchor = { class: "value", x: scale.x(step) + (side ? -8 : 8), "text-anchor": side ? "end" : "start" };
     const lines = [`step ${step}`, ...nearest.map((point) => `${point.name} ${text(point.y)}`)];
-    lines.forEach((content, k) => {
-      make("text", { ...anchor, y: scale.top + 12 + 13 * k }, svg).textContent = content;
+    const behind = make("rect", { class: "behind", rx: 3 }, svg);
+    const boxes = lines.map((content, k) => {
+      const written = make("text", { ...anchor, y: scale.top + 12 + 13 * k }, svg);
+      written.textContent = content;
+      return written.getBBox();
     });
+    const widest = boxes.reduce((best, each) => (each.width > best.width ? each : best));
+    const area = { x: widest.x - 4, y: scale.top, width: widest.width + 8, height: 13 * lines.length + 4 };
+    for (const [key, value] of Object.entries(area)) behind.setAttribute(key, value);
   }
 
   let from = null;

@@ -20,7 +20,8 @@ class RunFiles:
         train: rows of `log.jsonl` of training steps.
         eval: rows of its evaluations.
         timing: rows of `timing.jsonl`.
-        result: `eval/eval.json`, {} if the run was not scored.
+        result: `eval/eval.json`, {} if the run was not scored; its `protocols` are also those that `eval.py` scored the
+            same weights on the same data under, of `best/eval/eval.json`.
         profile: table of `train.py --profile`, "" if the config was not profiled with this seed.
     """
 
@@ -56,9 +57,24 @@ def read(folder: Path) -> RunFiles:
         train=[row for row in rows if row.get("split") == "train"],
         eval=[row for row in rows if row.get("split") == "eval"],
         timing=lines(folder / "timing.jsonl"),
-        result=document(folder / "eval" / "eval.json"),
+        result=scored(folder),
         profile=profile.read_text() if profile.is_file() else "",
     )
+
+
+def scored(folder: Path) -> dict:
+    """Return the scores of a run: those that training ended with, and what `eval.py` added since.
+
+    Raises:
+        ConfigError: a file of them is damaged.
+    """
+    own, later = (document(path / "eval" / "eval.json") for path in (folder, folder / "best"))
+    if not own:
+        return later
+    same = [(each.get("checkpoint_sha256"), each.get("config", {}).get("dataset")) for each in (own, later)]
+    if later and same[0] == same[1]:
+        own["protocols"] = {**own.get("protocols", {}), **later.get("protocols", {})}
+    return own
 
 
 def document(file: Path) -> dict:

@@ -7,6 +7,8 @@ from importlib.resources import files as resources
 from typing import Any
 
 from .. import config
+from ..learn.protocol import MASKS
+from ..learn.score import SCORES, TITLES
 from .curves import panels
 from .examples import Example
 from .files import RunFiles
@@ -83,26 +85,39 @@ def scores(run: RunFiles) -> str:
     """Return the scores by protocol, each with its card, or a note that the run was not scored."""
     if not run.result:
         return "<h2>Scores</h2><p>Not scored yet: <code>python eval.py --ckpt_file RUN --data_dir DIR</code></p>"
-    plain = {name: [value, run.result["excluded"].get(name, 0)] for name, value in run.result["scores"].items()}
-    text = "<h2>Scores</h2>" + table(["score", "mean", "samples excluded"], ((n, *v) for n, v in plain.items()))
-    for name, protocol in run.result.get("protocols", {}).items():
+    found, excluded = run.result["scores"], run.result["excluded"]
+    plain = [(TITLES.get(name, name), value, excluded.get(name, 0)) for name, value in found.items()]
+    text = "<h2>Scores</h2>" + table(["score", "mean", "samples excluded"], plain)
+    protocols = run.result.get("protocols", {})
+    if len(protocols) > 1:
+        text += f"<h3>Under all protocols, masks to quote</h3>{side_by_side(protocols)}"
+    for name, protocol in protocols.items():
         text += f"<h3>Protocol {html.escape(name)}</h3>{protocol_table(protocol)}"
     return text
+
+
+def side_by_side(protocols: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a table of the scores to quote, with a row for each protocol."""
+    quoted = {name: each["scores"].get(each["headline"], {}) for name, each in protocols.items()}
+    columns = [score for score in SCORES if any(score in values for values in quoted.values())]
+    rows = ((name, *(values.get(score, "") for score in columns)) for name, values in quoted.items())
+    return table(["protocol", *(TITLES[score] for score in columns)], rows)
 
 
 def protocol_table(protocol: Mapping[str, Any]) -> str:
     """Return the scores of a protocol, a column per kind of mask, and its card."""
     masks = protocol["scores"]
     names = list(dict.fromkeys(name for values in masks.values() for name in values))
-    rows = [(name, *(values.get(name, "") for values in masks.values())) for name in names]
+    rows = [(TITLES.get(name, name), *(values.get(name, "") for values in masks.values())) for name in names]
+    heads = [MASKS.get(kind, kind) + " (to quote)" * (kind == protocol["headline"]) for kind in masks]
     card = protocol["card"]
     lines = card.items() if isinstance(card, Mapping) else [("card", card)]
     listed = "".join(f"<li>{html.escape(str(key))}: {html.escape(str(value))}</li>" for key, value in lines)
-    return table(["score", *masks], rows) + f"<details><summary>its rules</summary><ul>{listed}</ul></details>"
+    return table(["score", *heads], rows) + f"<details><summary>its rules</summary><ul>{listed}</ul></details>"
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """Return an HTML table; numbers stand to the right, floats with four decimals."""
+    """Return an HTML table; numbers and the heads above them stand to the right, floats with four decimals."""
 
     def cell(value: Any) -> str:
         if isinstance(value, float):
@@ -111,7 +126,12 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
             return f"<td class='number'>{value}</td>"
         return f"<td>{html.escape(str(value))}</td>"
 
-    top = "".join(f"<th>{html.escape(head)}</th>" for head in heads)
+    rows = [list(row) for row in rows]
+    numeric = [any(isinstance(value, (int, float)) for value in column) for column in zip(*rows, strict=True)]
+    top = "".join(
+        f"<th{' class=number' * right}>{html.escape(head)}</th>"
+        for head, right in zip(heads, numeric or [False] * len(heads), strict=True)
+    )
     body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
     return f"<div class='wide'><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
 
@@ -167,8 +187,8 @@ def seconds(run: RunFiles) -> str:
     ]
     went = table(["where it went", "minutes", "share"], parts) if whole else ""
     profiled = f"<pre>{html.escape(run.profile)}</pre>" if run.profile else (
-        "<p class='soft'>Where the time of a step goes: "
-        "<code>python train.py --cfg_file CONFIG --data_dir DIR --profile 50</code></p>"
+        "<p class='soft'>Where the time of a step goes is told by</p>"
+        "<pre>python train.py --cfg_file CONFIG --data_dir DIR --profile 50</pre>"
     )  # fmt: skip
     return f"<h2>Time</h2><p>{text}</p>{went}{profiled}"
 

@@ -122,6 +122,29 @@ def test_best_middle_and_worst_are_chosen_by_score_and_none_twice(folder):
     assert sorted(row["index"] for rows in few.values() for row in rows) == [0, 1]
 
 
+def under(headline, **scores):
+    return {"card": {"protocol": "name"}, "headline": headline, "scores": scores, "excluded": {}}
+
+
+def test_protocols_that_were_scored_after_training_are_shown_side_by_side(folder):
+    own = json.loads((folder / "eval" / "eval.json").read_text())
+    own |= {"checkpoint_sha256": "abc", "protocols": {"vvo": under("attention", attention={"ari": 0.5, "mbo": 0.25})}}
+    (folder / "eval" / "eval.json").write_text(json.dumps(own))
+    later = own | {"protocols": {"spot": under("mask", attention={"mbo_i": 0.125}, mask={"mbo_i": 0.75})}}
+    file = folder / "best" / "eval" / "eval.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(later))
+    text = page.scores(files.read(folder))
+    assert "<th>score</th><th class=number>slot attention</th><th class=number>decoder masks (to quote)</th>" in text
+    rows = re.findall("<tr>(<td>.*?)</tr>", text.partition("Under all protocols")[2].partition("</table>")[0])
+    cells = [re.findall("<td.*?>(.*?)</td>", row) for row in rows]
+    assert cells == [["vvo", "0.5000", "0.2500", ""], ["spot", "", "", "0.7500"]]
+    file.write_text(json.dumps(later | {"checkpoint_sha256": "of other weights"}))
+    assert list(files.read(folder).result["protocols"]) == ["vvo"]
+    (folder / "eval" / "eval.json").unlink()
+    assert list(files.read(folder).result["protocols"]) == ["spot"]
+
+
 def test_difference_to_a_parent_is_shown(folder):
     parent = {**CONFIG, "optimizer": {"lr": 0.5}}
     text = page.page(files.read(folder), [], "no data here", ("base.py", parent))
@@ -151,8 +174,17 @@ def test_a_browser_without_network_draws_pictures_and_curves(folder, tmp_path, w
       const at = {clientX: bounds.left + bounds.width / 2, clientY: bounds.top + 9};
       svg.dispatchEvent(new PointerEvent("pointermove", at));
       const hovered = [...svg.querySelectorAll(".value")].map((text) => text.textContent);
+      const colours = [...document.querySelectorAll(".chart")].slice(0, 1).flatMap((box) =>
+        [...box.querySelectorAll("path.line")].map((line) =>
+          ["stroke", "stroke-dasharray"].map((name) => line.getAttribute(name))));
+      const behind = svg.querySelector(".behind").getBoundingClientRect();
+      const covered = [...svg.querySelectorAll(".value")].every((text) => {
+        const own = text.getBoundingClientRect();
+        const inside = behind.left <= own.left && own.right <= behind.right;
+        return inside && behind.top <= own.top + 1 && own.bottom <= behind.bottom + 1;
+      });
       const overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-      document.body.dataset.found = JSON.stringify({drawn, pictures, hovered, overflow});
+      document.body.dataset.found = JSON.stringify({drawn, pictures, hovered, overflow, colours, covered});
     }, 300));</script></body>"""
     file = tmp_path / "report.html"
     text = page.page(files.read(folder), some_examples(), "", None).replace('loading="lazy"', "")
@@ -170,6 +202,9 @@ def test_a_browser_without_network_draws_pictures_and_curves(folder, tmp_path, w
     assert len(found["drawn"]) == 7 and all(found["drawn"]), "every panel has a line"
     assert found["pictures"] == 12
     assert found["hovered"][0].startswith("step ") and len(found["hovered"]) == 3
+    assert found["covered"], "values are read before the lines, not among them"
+    (colour, line), (same, dashes) = found["colours"]
+    assert colour == same and line == "none" and dashes != "none", "an evaluation is the dashed twin of training"
     assert found["overflow"] <= 0, "nothing is wider than the page"
     assert "CONSOLE" not in dumped.stderr, dumped.stderr
     subprocess.run([*command, f"--screenshot={shot}", file.as_uri()], capture_output=True, timeout=120, check=True)

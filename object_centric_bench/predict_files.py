@@ -17,14 +17,13 @@ import numpy as np
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
-from safetensors.torch import save
 from torch import Tensor
 
 from .console import bar, say
 from .datum.own_picture import find_files, frame_rate, is_video, read_frames, read_picture
 from .datum.record import DataError
 from .datum.source import read_json
-from .files import replacing
+from .files import replacing, save_tensors
 from .learn import checkpoint
 from .picture import draw_segments, palette
 from .prediction import Predictor, largest, load
@@ -293,7 +292,7 @@ class Writer:
         with replacing(self.out / "predictions.json") as file:
             file.write_text(json.dumps(whole) + "\n")
         with replacing(self.out / "slots.safetensors") as file:
-            file.write_bytes(save(self.slots))
+            save_tensors(self.slots, file)
 
 
 def overlay(picture: np.ndarray, index: np.ndarray) -> np.ndarray:

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from ..files import save_tensors
 
 WEIGHTS, STATE = "model.safetensors", "state.pt"
 CHECKSUM = "crc32"  # of tensors and facts, kept among the facts
@@ -64,7 +65,7 @@ def _write(temporary: Path, model: nn.Module, info: dict, state: dict | None) ->
         seen.add(tensor.data_ptr())
     # one entry: safetensors writes several in an order that differs from run to run
     text = json.dumps(info | {CHECKSUM: checksum(tensors, info)})
-    save_file(tensors, temporary / WEIGHTS, metadata={"info": text})
+    save_tensors(tensors, temporary / WEIGHTS, metadata={"info": text})
     if state is not None:
         torch.save(state, temporary / STATE)
     for file in [*temporary.iterdir(), temporary]:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from object_centric_bench.files import save_tensors
 from object_centric_bench.model.published_names import MODULES, MOST, STAGE_ONE, STAGE_TWO, Form, matches, replace
 from object_centric_bench.model.weights import WeightsError
 
@@ -261,7 +261,7 @@ def write(tensors: Mapping[str, Tensor], file: Path) -> None:
     """
     temporary = file.with_name(f"{file.name}.partial")
     try:
-        save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, temporary)
+        save_tensors({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, temporary)
         with temporary.open("rb") as opened:
             os.fsync(opened.fileno())
         temporary.replace(file)

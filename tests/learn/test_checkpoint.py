@@ -26,6 +26,16 @@ def test_what_is_saved_is_read_back(tmp_path):
     assert torch.equal(again["generator"], state["generator"])
 
 
+def test_weights_may_be_read_by_whom_the_umask_allows(tmp_path):
+    before = os.umask(0o027)
+    try:
+        checkpoint.save(tmp_path / "last", model(), {"step": 3}, {"step": 3})
+    finally:
+        os.umask(before)
+    modes = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "last").iterdir()}
+    assert modes == {checkpoint.WEIGHTS: 0o640, checkpoint.STATE: 0o640}
+
+
 def test_a_run_folder_means_its_best_then_its_last(tmp_path):
     checkpoint.save(tmp_path / "last", model(), {"name": "last"})
     assert checkpoint.read(checkpoint.find(tmp_path))[1]["name"] == "last"
@@ -34,14 +44,14 @@ def test_a_run_folder_means_its_best_then_its_last(tmp_path):
     assert checkpoint.find(tmp_path / "last") == tmp_path / "last" / checkpoint.WEIGHTS
 
 
-@pytest.mark.parametrize("failing", ["rename", "fsync", "save_file"])
+@pytest.mark.parametrize("failing", ["rename", "fsync", "save_tensors"])
 def test_a_failure_while_saving_leaves_a_whole_checkpoint(tmp_path, monkeypatch, failing):
     checkpoint.save(tmp_path / "last", model(), {"step": 1}, {"step": 1})
 
     def fail(*arguments, **options):
         raise OSError("disk full")
 
-    target = {"rename": type(tmp_path), "fsync": os, "save_file": checkpoint}[failing]
+    target = {"rename": type(tmp_path), "fsync": os, "save_tensors": checkpoint}[failing]
     with monkeypatch.context() as patch:
         patch.setattr(target, failing, fail)
         with pytest.raises(CheckpointError, match=r"cannot write .*last: disk full; \d+ MB are free there"):

@@ -83,7 +83,7 @@ def test_a_failure_while_writing_leaves_the_old_file(state, tmp_path, capsys, mo
         path.write_text("half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(published, "save_file", fail)
+    monkeypatch.setattr(published, "save_tensors", fail)
     assert "cannot be written: no space left" in error_of(capsys, file, converted, "--force")
     assert converted.read_text() == "precious"
     assert {path.name for path in tmp_path.iterdir()} == {"in.pth", "out.safetensors"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..registry import ConfigError
 from .plan import Job
-from .published import SCORES, SOURCE
+from .published import SCORES, source
 
 METRICS = {"ari": "ARI", "ari_fg": "ARI_fg", "mbo": "mBO", "miou": "mIoU"}
 PERCENT = 100  # papers print scores in per cent
@@ -120,8 +120,8 @@ def table(jobs: Iterable[Job], save_dir: Path, published: bool = False) -> Table
     if counts:
         seeds = " or ".join(map(str, counts))
         notes.insert(0, f"Per cent; mean ± standard deviation over {seeds} seeds; the best of a column in bold.")
-    if any(name.endswith(", published") for name in rows):
-        notes.append(f"Published: {SOURCE}")
+    shown = [stem for stem in stems.values() if published and stem in SCORES]
+    notes += [f"Published: {text}" for text in dict.fromkeys(map(source, shown))]
     return Table(columns, rows, notes)
 
 

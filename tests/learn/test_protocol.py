@@ -1,5 +1,6 @@
 """Protocols: the worked examples under the rules of each, numbers of which come from running the published code."""
 
+import dataclasses
 import json
 
 import pytest
@@ -12,7 +13,7 @@ from object_centric_bench.learn.protocol import PROTOCOLS, REGIONS, Plan, Protoc
 from object_centric_bench.learn.score import SCORES, legacy_int64_rand_index
 from object_centric_bench.learn.scoring import Scoring
 from object_centric_bench.registry import ConfigError, build
-from tests.learn.test_metric import EXAMPLES, M, N, T, label_map, pattern
+from tests.learn.test_metric import EXAMPLES, SINGLE_SCORES, M, N, T, label_map, pattern
 from tests.learn.test_metric import SCORES as OF_CONFIG
 
 EMPTY = {"vvo": None, "legacy_int64": None, "msf": None, "savi": 1, "spot": 1, "videosaur": 1, "videosaur_frames": 1}
@@ -69,9 +70,12 @@ def test_worked_examples_under_every_protocol(protocol, example):
     [
         ("vvo", dict(ari=0.363636, ari_fg=0, mbo=0.583333, miou=0.5)),
         ("legacy_int64", dict(ari=0.363636, ari_fg=0, mbo=0.583333, miou=0.5)),
-        ("savi", dict(ari_fg=0.5)),
+        ("msf", dict(ari=0.363636, ari_fg=0, mbo=0.583333, miou=0.5)),
+        ("savi", dict(ari=0.363636, ari_fg=0.5)),
         ("videosaur", dict(ari_fg=0.5, mbo_fg=0.5)),
-        ("spot", dict(ari_fg=0.5, mbo_i=0.5, miou_fg=0.25)),
+        ("videosaur_frames", dict(ari_fg=0.5, mbo_fg=0.5)),
+        ("spot", dict(ari_fg=0.5, mbo_i=0.5, mbo_c=0.5, miou_fg=0.25)),
+        ("strict", dict(ari=0.363636, ari_fg=0, mbo=0.583333, mbo_i=0.5, miou=0.5, miou_fg=0.25)),
     ],
 )
 def test_batch_with_an_image_without_objects(protocol, expected):
@@ -84,8 +88,11 @@ def test_batch_with_an_image_without_objects(protocol, expected):
     ("protocol", "expected"),
     [
         ("vvo", dict(ari=0.134615, ari_fg=-0.166667, mbo=0.555556, miou=0.555556)),
+        ("legacy_int64", dict(ari=0.134615, ari_fg=-0.166667, mbo=0.555556, miou=0.555556)),
+        ("msf", dict(ari=0.134615, ari_fg=-0.166667, mbo=0.555556, miou=0.555556)),
+        ("strict", dict(ari=0.134615, ari_fg=-0.166667, mbo=0.555556, miou=0.555556)),
         ("savi", dict(ari=0.134615, ari_fg=-0.166667)),
-        ("videosaur", dict(ari_fg=-0.166667)),
+        ("videosaur", dict(ari_fg=-0.166667, mbo_fg=1 / 3)),  # of either object a slot has 2 pixels of 4, and 2 others
         ("videosaur_frames", dict(ari_fg=1, mbo_fg=1)),
         ("spot", dict(ari_fg=1, mbo_i=1, mbo_c=1, miou_fg=1)),
     ],
@@ -94,6 +101,42 @@ def test_slots_that_swap_objects_are_wrong_over_time_only(protocol, expected):
     truth, prediction = (label_map(rows).view(1, 2, 1, 5) for rows in ("01122/01122", "01122/02211"))
     found = score(protocol, truth, prediction)
     assert {name: found[name][0] for name in expected} == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("protocol", IMAGES)
+@pytest.mark.parametrize(("truth", "prediction", "name", "value"), SINGLE_SCORES[:4])
+def test_lone_and_renumbered_objects_under_every_protocol(protocol, truth, prediction, name, value):
+    """Examples J2 and O."""
+    assert score(protocol, label_map(truth), label_map(prediction))[name][0] == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize("protocol", sorted({*IMAGES} - {"legacy_int64"}))
+@pytest.mark.parametrize("size", [(1, 256), (1, 384), (6, 256), (24, 256)])
+def test_large_maps_have_their_exact_ari_under_every_protocol_but_one(protocol, size):
+    """P1 to P4 of the specification; all frames are alike, so that scoring them one by one changes little."""
+    rules = PROTOCOLS[protocol]
+    rules = dataclasses.replace(rules, scores=[name for name in ("ari", "ari_fg") if name in rules.scores])
+    exact = dict(P1=(0.0, None), P2=(0.0, None), P3=(1 / 3, 0.347826), P4=(0.708333, 0.721485))
+    for name, (ari, ari_fg) in exact.items():
+        prediction, truth = pattern(name, *size)
+        found = score(rules, truth, prediction)
+        if "ari" in found:
+            assert found["ari"][0] == pytest.approx(ari, abs=4e-5)
+        if ari_fg is not None:
+            assert found["ari_fg"][0] == pytest.approx(ari_fg, abs=4e-5)
+
+
+@pytest.mark.parametrize("protocol", ["legacy_int64", "savi", "spot", "strict", "videosaur", "videosaur_frames"])
+def test_example_n_where_unlabelled_pixels_are_background_or_count_nowhere(protocol):
+    """They are what slot 2 has beside object 2: without them all is right."""
+    truth, prediction = (label_map(rows) for rows in N)
+    unlabelled = label_map("10000/10000/10000/10000").bool()
+    found = score(protocol, truth, prediction, batch={"unlabelled": unlabelled} if protocol == "strict" else {})
+    assert found["ari_fg"][0] == pytest.approx(1)
+    if protocol == "strict":
+        assert found["ari"][0] == pytest.approx(1)
+    elif "ari" in found:
+        assert found["ari"][0] == pytest.approx(0.688233, abs=1e-6)
 
 
 def test_unlabelled_pixels_are_background_or_nobodys():

@@ -38,7 +38,7 @@ def check_data(cfg: dict, settings: Settings, findings: Findings) -> None:
     if files["train"] == files["eval"]:
         findings.fault(f"dataset.eval.file: {section['eval']['file']} is the file of dataset.train too: scores would "
                        "be those of the images trained on")  # fmt: skip
-    slots = number_of_slots(cfg)
+    segments: dict[str, list[Tensor]] = {}
     for split in ("train", "eval"):
         dataset = build(section[split], f"dataset.{split}", data_dir=settings.data_dir)
         picks = np.unique(np.linspace(0, len(dataset) - 1, SAMPLES).astype(int))
@@ -55,26 +55,36 @@ def check_data(cfg: dict, settings: Settings, findings: Findings) -> None:
                 f"dataset.{split}: {len(dataset):,} samples, the whole {section[split]['type']} has {numbers}"
             )
         if "segment" in section[split]["keys"]:
-            check_labels(split, [sample["segment"] for sample in samples], slots, findings)
+            segments[split] = [sample["segment"] for sample in samples]
+    check_labels(segments, number_of_slots(cfg), findings)
 
 
-def check_labels(split: str, segments: list[Tensor], slots: int | None, findings: Findings) -> None:
-    """Check label maps (h w) or (t h w) of some samples: are there objects, and not too many."""
-    counts = [len(torch.unique(segment[segment > 0])) for segment in segments]
-    if not any(counts):
+def check_labels(segments: dict[str, list[Tensor]], slots: int | None, findings: Findings) -> None:
+    """Check label maps (h w) or (t h w) of some samples of each split: are there objects, and not too many.
+
+    What is wrong with both splits is told in one line.
+    """
+    counts = {split: [len(torch.unique(each[each > 0])) for each in maps] for split, maps in segments.items()}
+    empty = [split for split, found in counts.items() if not any(found)]
+    if empty:
+        number = " and ".join(f"{len(counts[split])}" for split in empty)
         findings.fault(
-            f"dataset.{split}: none of {len(counts)} samples has a labelled object: the label maps are empty, and "
-            "scores would mean nothing; convert the dataset again"
+            f"{' and '.join(f'dataset.{split}' for split in empty)}: none of {number} samples has a labelled object: "
+            "the label maps are empty, and scores would mean nothing; convert the dataset again"
         )
-        return
-    findings.say(f"{split}: {min(counts)} to {max(counts)} objects in {len(counts)} samples")
-    crowded = sum(count > slots for count in counts) if slots else 0
+    counts = {split: found for split, found in counts.items() if split not in empty}
+    for split, found in counts.items():
+        findings.say(f"{split}: {min(found)} to {max(found)} objects in {len(found)} samples")
+    crowded = {split: sum(count > slots for count in found) if slots else 0 for split, found in counts.items()}
+    crowded = {split: number for split, number in crowded.items() if number}
     if crowded:
-        text = f"dataset.{split}: {crowded} of {len(counts)} samples have more objects than the {slots} slots"
-        if crowded > len(counts) / 2:
-            findings.fault(f"{text} (up to {max(counts)}); set num_slots={max(counts) + 1}")
+        shares = " and ".join(f"dataset.{split}: {n} of {len(counts[split])}" for split, n in crowded.items())
+        most = max(max(counts[split]) for split in crowded)
+        text = f"{shares} samples have more objects than the {slots} slots (up to {most})"
+        if any(number > len(counts[split]) / 2 for split, number in crowded.items()):
+            findings.fault(f"{text}; set num_slots={most + 1}")
         else:
-            findings.warn(f"{text} (up to {max(counts)}): some objects must share one")
+            findings.warn(f"{text}: some objects must share one")
 
 
 def number_of_slots(cfg: dict) -> int | None:

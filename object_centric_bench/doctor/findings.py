@@ -53,7 +53,9 @@ class Findings:
         tqdm.write(f"  WARNING  {text}")
 
     def fault(self, text: str) -> None:
-        """Tell something to set right."""
+        """Tell something to set right, once: what several sections stumble over is one fault."""
+        if text in self.faults:
+            return
         self.faults.append(text)
         tqdm.write(f"  FAULT    {text}")
 
@@ -63,4 +65,10 @@ class Findings:
         try:
             yield
         except ERRORS as error:
-            self.fault("; ".join(line.strip() for line in str(error).splitlines()))
+            self.fault(one_line(str(error)))
+
+
+def one_line(text: str) -> str:
+    """Return a message of several lines as one."""
+    first, *rest = (line.strip() for line in text.splitlines())
+    return f"{first}{' ' if first.endswith(':') else '; '}{'; '.join(rest)}" if rest else first

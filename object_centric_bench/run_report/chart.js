@@ -30,6 +30,7 @@ function chart(box, panel) {
   const legend = box.querySelector(".legend");
   const hidden = new Set();
   const whole = [Math.min(...panel.flatMap((line) => line.x)), Math.max(...panel.flatMap((line) => line.x))];
+  if (whole[0] === whole[1]) whole.splice(0, 2, whole[0] - 1, whole[1] + 1); // a single point stands in the middle
   let range = whole.slice();
   let scale = null;
 

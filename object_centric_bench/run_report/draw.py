@@ -149,5 +149,5 @@ def draw_batch(run: Run, group: str, chosen: Sequence[dict], batch: dict) -> lis
             titles += [f"slot {slot}" for slot in range(len(drawn) - len(titles))]
             cells = [(title, url(cell)) for title, cell in zip(titles, drawn, strict=True)]
         scores = ", ".join(f"{title} {100 * row[m]:.1f}" for m, title in HEADLINES.items() if row.get(m) is not None)
-        examples.append(Example(group, f"{row['id']}: {scores}", cells))
+        examples.append(Example(group, f"{row['id']}: {scores}", cells, len(picks) if video else 0))
     return examples

@@ -20,11 +20,13 @@ class Example:
         group: "best", "middle" or "worst".
         caption: which sample it is, and its score.
         cells: (name, data URL) of each picture.
+        columns: of the grid they stand in, so that frames of a video stand below each other; 0 = as many as fit.
     """
 
     group: str
     caption: str
     cells: list[tuple[str, str]]
+    columns: int = 0
 
 
 def choose(images: Sequence[dict], metric: str, count: int = COUNT) -> dict[str, list[dict]]:

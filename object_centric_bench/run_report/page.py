@@ -13,6 +13,7 @@ from .curves import panels
 from .examples import Example
 from .files import RunFiles
 
+LONG = 40  # letters of a cell's text from which on it may be broken anywhere, so that a phone shows all of it
 HEADLINES = {"ari": "ARI", "ari_fg": "ARI_fg", "mbo": "mBO", "miou": "mIoU"}
 PAGE = """<!doctype html>
 <html lang="en">
@@ -124,7 +125,8 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
             return f"<td class='number'>{value:.4f}</td>"
         if isinstance(value, int):
             return f"<td class='number'>{value}</td>"
-        return f"<td>{html.escape(str(value))}</td>"
+        text = str(value)
+        return f"<td{' class=long' * (len(text) > LONG)}>{html.escape(text)}</td>"
 
     rows = [list(row) for row in rows]
     numeric = [any(isinstance(value, (int, float)) for value in column) for column in zip(*rows, strict=True)]
@@ -151,7 +153,8 @@ def pictures(examples: list[Example], why_none: str) -> str:
             for name, url in example.cells
         )
         caption = html.escape(example.caption)
-        text += f'<figure><div class="strip">{cells}</div><figcaption>{caption}</figcaption></figure>'
+        strip = f'class="strip frames" style="--columns: {example.columns}"' if example.columns else 'class="strip"'
+        text += f"<figure><div {strip}>{cells}</div><figcaption>{caption}</figcaption></figure>"
     return text
 
 

@@ -47,7 +47,7 @@ def folder(tmp_path):
     (run / "timing.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in timing))
     (run / "config.json").write_text(json.dumps(CONFIG))
     (run / "env.json").write_text(
-        json.dumps({"seed": 42, "command": ["train.py", "</script><b>x"], "packages": {"torch": "2"}})
+        json.dumps({"seed": 42, "command": ["train.py", "</script><b>x"], "git_commit": 10 * "0123456789"})
     )
     images = [{"index": k, "id": f"scene-{k}", "mbo": k / 30 if k != 7 else None} for k in range(30)]
     result = {"step": 150, "num_images": 30, "scores": {"ari": 0.5, "mbo": 0.432, "recon": 0.1}, "excluded": {"mbo": 1}}
@@ -59,7 +59,7 @@ def some_examples(count=6):
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (count, 48, 64, 3)).astype(np.uint8)
     cells = [(f"slot {k}", examples.url(picture)) for k, picture in enumerate(pictures)]
-    return [examples.Example("best", "scene-29: mBO 96.7", cells), examples.Example("worst", "scene-0", cells)]
+    return [examples.Example("best", "scene-29: mBO 96.7", cells), examples.Example("worst", "scene-0", cells, 3)]
 
 
 class Structure(html.parser.HTMLParser):
@@ -177,6 +177,9 @@ def test_a_browser_without_network_draws_pictures_and_curves(folder, tmp_path, w
       const colours = [...document.querySelectorAll(".chart")].slice(0, 1).flatMap((box) =>
         [...box.querySelectorAll("path.line")].map((line) =>
           ["stroke", "stroke-dasharray"].map((name) => line.getAttribute(name))));
+      const clipped = [...document.querySelectorAll(".wide")].filter((box) => box.scrollWidth > box.clientWidth).length;
+      const rows = [...document.querySelectorAll(".strip")].map((strip) =>
+        [...strip.children].map((cell) => cell.getBoundingClientRect().top));
       const behind = svg.querySelector(".behind").getBoundingClientRect();
       const covered = [...svg.querySelectorAll(".value")].every((text) => {
         const own = text.getBoundingClientRect();
@@ -184,7 +187,8 @@ def test_a_browser_without_network_draws_pictures_and_curves(folder, tmp_path, w
         return inside && behind.top <= own.top + 1 && own.bottom <= behind.bottom + 1;
       });
       const overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
-      document.body.dataset.found = JSON.stringify({drawn, pictures, hovered, overflow, colours, covered});
+      const found = {drawn, pictures, hovered, overflow, colours, covered, rows, clipped};
+      document.body.dataset.found = JSON.stringify(found);
     }, 300));</script></body>"""
     file = tmp_path / "report.html"
     text = page.page(files.read(folder), some_examples(), "", None).replace('loading="lazy"', "")
@@ -203,6 +207,9 @@ def test_a_browser_without_network_draws_pictures_and_curves(folder, tmp_path, w
     assert found["pictures"] == 12
     assert found["hovered"][0].startswith("step ") and len(found["hovered"]) == 3
     assert found["covered"], "values are read before the lines, not among them"
+    assert found["clipped"] == 0, "long texts are broken, no table of few columns is cut off"
+    tops = found["rows"][1]
+    assert tops[0] == tops[2] < tops[3] == tops[5], "three frames of a video stand side by side, the next below"
     (colour, line), (same, dashes) = found["colours"]
     assert colour == same and line == "none" and dashes != "none", "an evaluation is the dashed twin of training"
     assert found["overflow"] <= 0, "nothing is wider than the page"

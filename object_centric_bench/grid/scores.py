@@ -122,6 +122,8 @@ def table(jobs: Iterable[Job], save_dir: Path, published: bool = False) -> Table
         notes.insert(0, f"Per cent; mean ± standard deviation over {seeds} seeds; the best of a column in bold.")
     shown = [stem for stem in stems.values() if published and stem in SCORES]
     notes += [f"Published: {text}" for text in dict.fromkeys(map(source, shown))]
+    if published and not shown:
+        notes.append("Published: none are known here for these configs.")
     return Table(columns, rows, notes)
 
 

@@ -73,7 +73,7 @@ def test_published_scores_stand_beside_ours_with_their_source(jobs, tmp_path):
     assert list(table.rows) == ["dinosaur_r", "dinosaur_r, published", "vqdino_mlp_r", "vqdino_mlp_r, published"]
     text = scores.markdown(table)
     assert "| dinosaur_r, published | 18.2 | **37.0** | 28.3 | 26.9 | 21.5 | 36.2 | 40.6 | 39.7 |" in text
-    assert "result tables of VVO" in text and "SmoothSA" not in text
+    assert "result tables of VVO" in text and "SmoothSA" not in text and "none are known" not in text
     job = Job(tmp_path / "spot_r-coco.py", 42)
     (job.folder(tmp_path) / "eval").mkdir(parents=True)
     file = jobs[0].folder(tmp_path) / "eval" / "eval.json"
@@ -81,6 +81,14 @@ def test_published_scores_stand_beside_ours_with_their_source(jobs, tmp_path):
     text = scores.markdown(scores.table([job], tmp_path, published=True))
     assert "| spot_r, published | 23.7 | 40.4 | 30.9 | 29.3 |" in text
     assert "SmoothSA" in text and "result tables of VVO" not in text
+
+
+def test_where_nothing_was_published_this_is_said(jobs, tmp_path):
+    folder = tmp_path / "dinosaur-shapes" / "42" / "eval"
+    folder.mkdir(parents=True)
+    (folder / "eval.json").write_text((jobs[0].folder(tmp_path) / "eval" / "eval.json").read_text())
+    text = scores.markdown(scores.table([Job(tmp_path / "dinosaur-shapes.py", 42)], tmp_path, published=True))
+    assert "Published: none are known here" in text
 
 
 def test_every_published_score_has_its_config():

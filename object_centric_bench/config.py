@@ -101,7 +101,7 @@ def override(cfg: dict, overrides: list[str]) -> dict:
 def _function(file: Path) -> Any:
     if not file.is_file():
         folder = file.parent
-        there = [str(path) for path in sorted(folder.glob("*.py")) if not path.name.startswith("_")]
+        there = [str(path) for path in sorted(folder.glob("*.py")) if "def config(" in path.read_text(errors="replace")]
         if there:
             raise ConfigError(f"no config file {str(file)!r}; {suggest(str(file), there)}")
         raise ConfigError(f"no config file {str(file)!r}, and no config files in {str(folder)!r}")

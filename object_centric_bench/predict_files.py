@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from .console import bar, say
-from .datum.own_picture import find_files, frame_rate, is_video, read_frames, read_picture
+from .datum.own_picture import find_files, frame_rate, is_video, read_frames, read_picture, stated_frames
 from .datum.record import DataError
 from .datum.source import read_json
 from .files import replacing, save_tensors
@@ -113,11 +114,14 @@ def predict_video(
             raise DataError(f"{file} has no frame")
         height, width = first.shape[:2]
         box = boxes / torch.tensor([width, height, width, height])
-    slots, soft, size = predictor.follow(islice(read_frames(file), max_frames), box)
+    frames = min(max_frames, stated_frames(file) or max_frames)
+    shown = partial(bar, total=frames, unit="frame", leave=False)
+    slots, soft, size = predictor.follow(shown(islice(read_frames(file), max_frames), f"read {file.name}"), box)
     if len(slots) == max_frames and any(True for _ in islice(read_frames(file), max_frames, max_frames + 1)):
         log.warning("%s: only its first %d frames are used (--max_frames)", file, max_frames)
     masks = (largest(mask, size) for mask in soft)
-    writer.video(name, zip(read_frames(file), masks, strict=False), slots, frame_rate(file))
+    pairs = zip(read_frames(file), masks, strict=False)
+    writer.video(name, shown(pairs, f"write {file.name}", total=len(slots)), slots, frame_rate(file))
 
 
 def boxes_of_videos(

@@ -181,3 +181,11 @@ def test_any_override_text_parses_or_is_refused_with_value_error(text, present):
         assert isinstance(value, bool) or value is None
     elif isinstance(present, float):
         assert value is None or isinstance(value, (int, float))
+
+
+def test_only_configs_are_proposed_for_one_that_is_not_there(tmp_path):
+    """In the root of the project stand scripts, which are none."""
+    with pytest.raises(ConfigError, match=r"no config file '.*nope\.py', and no config files in"):
+        config.load(REPOSITORY / "nope.py")
+    with pytest.raises(ConfigError, match=r"did you mean '.*spot-shapes\.py'"):
+        config.load(REPOSITORY / "config-demo" / "spot-shape.py")

@@ -26,6 +26,7 @@ from object_centric_bench.predict_files import boxes_of_videos, predict_files, r
 from object_centric_bench.registry import ConfigError
 
 from .conftest import REPOSITORY
+from .terminal import Terminal
 from .test_published_runs import load as published_config
 
 DEMO = REPOSITORY / "config-demo"
@@ -171,6 +172,22 @@ def test_whether_a_method_starts_from_boxes_is_told_before_anything_runs(image_r
         predict_files(model, [str(tmp_path)], tmp_path / "out", tmp_path / "boxes.json", 3)
     with pytest.raises(ConfigError, match="give by --boxes 1 to 3 of the objects"):
         boxes_of_videos(Boxed, [tmp_path / "clip.mp4"], {}, None)
+
+
+def test_progress_within_a_long_video_is_shown(image_run, tmp_path, monkeypatch):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for frame in pictures(*[(48, 64)] * 4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    model = object_centric_bench.load(image_run[1] / "save" / "dinosaur", device="cpu")
+    assert predict_files(model, [str(tmp_path / "clip.mp4")], tmp_path / "out", None, 3) == 1
+    assert "read clip.mp4:" in stream.getvalue() and "write clip.mp4:" in stream.getvalue()
+    assert "/3 [" in stream.getvalue() and "/4 [" not in stream.getvalue()
 
 
 def test_a_file_named_twice_counts_once_and_a_link_keeps_its_name(tmp_path, monkeypatch):

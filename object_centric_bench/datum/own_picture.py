@@ -119,3 +119,14 @@ def frame_rate(file: Path) -> float:
 
     with av.open(str(file)) as container:
         return float(container.streams.video[0].average_rate or 25)
+
+
+def stated_frames(file: Path) -> int | None:
+    """Return how many frames a video states to have; None if it states nothing or cannot be read."""
+    try:
+        import av
+
+        with av.open(str(file)) as container:
+            return container.streams.video[0].frames or None
+    except Exception:  # what is wrong with it, `read_frames` tells
+        return None

@@ -6,9 +6,9 @@ SOURCE = (
 )
 
 OF_SPOT = (
-    "spot_r: result table of SmoothSA's authors, read from an image, of SPOT in their framework, in per cent. Theirs "
-    "reads a backbone with register tokens (registers=True here), and these are very likely first stages: their configs "
-    "have a second one for COCO alone."
+    "spot_r: result table of SmoothSA's authors, read from an image, of SPOT in their framework, in per cent. It reads "
+    "a backbone with register tokens (registers=True here), and these are very likely first stages: their configs have "
+    "a second one for COCO alone."
 )
 
 # config -> ARI, ARI_fg, mBO, mIoU

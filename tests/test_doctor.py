@@ -200,6 +200,16 @@ def test_mistake_14_a_loss_that_overflows(check, tmp_path):
     assert code == 2 and len(faults) == 1 and "loss.recon is not finite" in faults[0]
 
 
+def test_mistake_15_a_cache_of_pictures_that_are_drawn_at_random(check, tmp_path):
+    flip = "dict(type='RandomFlip', keys=['image', 'segment'])"
+    change = f"cfg['dataset']['train']['transforms'].append({flip}); cfg['cache_feature'] = True"
+    code, faults, out = check(derived(tmp_path, "dinosaur-shapes", change))
+    assert (
+        code == 2 and len(faults) == 1 and "cache_feature: dataset.train augments at random (RandomFlip)" in faults[0]
+    )
+    assert "up to 20 GB (cache_gigabytes) of all runs' in" in out
+
+
 def test_objects_are_counted_not_their_largest_id():
     findings = Findings()
     check_labels({"eval": [torch.tensor([[0, 200], [7, 7]], dtype=torch.uint8)]}, 2, findings)

@@ -97,12 +97,17 @@ def check_run(cfg: dict, cfg_file: str, settings: Settings, source: Path | None,
             findings.say(line)
         check_batch(run, settings.folder(cfg_file), findings)
         check_step(run, cfg, findings)
-        check_disk(run, settings.save_dir, findings)
+        check_disk(run, cfg, settings, findings)
+    if cfg["cache_feature"] or cfg["cache_eval"]:
+        with findings.catching():
+            build_small(cfg, settings, cached=True)  # refuses what cannot be kept, and computes nothing yet
 
 
-def build_small(cfg: dict, settings: Settings) -> Run:
-    """Return the run with nothing kept or compiled ahead, and on a CPU with small batches."""
-    cfg = cfg | {"cache_feature": False, "cache_eval": False, "compile": False}
+def build_small(cfg: dict, settings: Settings, cached: bool = False) -> Run:
+    """Return the run with nothing compiled ahead, unless `cached` nothing kept, and on a CPU with small batches."""
+    cfg = cfg | {"compile": False}
+    if not cached:
+        cfg = cfg | {"cache_feature": False, "cache_eval": False}
     if not torch.cuda.is_available() or settings.device == "cpu":
         sizes = {key: min(cfg["dataset"][key], CPU_BATCH) for key in ("batch_size", "eval_batch_size")}
         cfg = cfg | {"dataset": {**cfg["dataset"], **sizes, "num_workers": 0}}

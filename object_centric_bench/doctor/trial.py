@@ -6,12 +6,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..console import bar
+from ..experiment import Settings
 from ..learn.health import without_gradient
 from ..learn.loop import evaluate
 from ..learn.optimizer import train_mode
@@ -82,8 +82,9 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def check_disk(run: Run, save_dir: Path, findings: Findings) -> None:
-    """Check that both checkpoints, and the one being written, fit on the disk."""
+def check_disk(run: Run, cfg: dict, settings: Settings, findings: Findings) -> None:
+    """Check that both checkpoints, and the one being written, fit on the disk; the cache takes what it may."""
+    save_dir = settings.save_dir
     weights = sum(tensor.numel() * tensor.element_size() for tensor in run.network.state_dict().values())
     moments = 2 * sum(each.numel() * each.element_size() for each in run.network.parameters() if each.requires_grad)
     needed = 3 * weights + 2 * moments  # best, last, and one under its temporary name
@@ -93,5 +94,7 @@ def check_disk(run: Run, save_dir: Path, findings: Findings) -> None:
     free = shutil.disk_usage(folder).free
     findings.head("disk")
     findings.say(f"{needed / 2**30:.2f} GiB for checkpoints, {free / 2**30:.1f} GiB free below {save_dir}")
+    if cfg["cache_feature"] or cfg["cache_eval"]:
+        findings.say(f"up to {cfg['cache_gigabytes']:g} GB (cache_gigabytes) of all runs' in {settings.cache_folder}")
     if free < needed:
         findings.fault(f"--save_dir {save_dir}: {free / 2**30:.2f} GiB are free, checkpoints need {needed / 2**30:.2f}")

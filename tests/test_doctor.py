@@ -13,7 +13,7 @@ import train
 from object_centric_bench import config, experiment, job
 from object_centric_bench.datum import moving_shapes, shapes
 from object_centric_bench.doctor.command import check_command
-from object_centric_bench.doctor.data import check_labels
+from object_centric_bench.doctor.data import EXPECTED, check_labels
 from object_centric_bench.doctor.findings import Findings
 from object_centric_bench.experiment import Settings
 from object_centric_bench.learn import checkpoint
@@ -208,6 +208,16 @@ def test_mistake_15_a_cache_of_pictures_that_are_drawn_at_random(check, tmp_path
         code == 2 and len(faults) == 1 and "cache_feature: dataset.train augments at random (RandomFlip)" in faults[0]
     )
     assert "up to 20 GB (cache_gigabytes) of all runs' in" in out
+
+
+def test_counts_are_compared_with_those_that_the_documentation_expects(check, monkeypatch):
+    _, _, out = check("dinosaur-shapes")
+    assert "WARNING" not in out
+    monkeypatch.setitem(EXPECTED, ("Shapes", "train"), (3_000, 4_000))
+    _, _, out = check("dinosaur-shapes")
+    assert "WARNING  dataset.train: 6 samples, the whole Shapes has 3,000 or 4,000" in out
+    table = (REPOSITORY / "docs" / "datasets.md").read_text()
+    assert all(f"{count:,}" in table for split in ("train", "eval") for count in EXPECTED["VOC", split])
 
 
 def test_objects_are_counted_not_their_largest_id():

@@ -23,6 +23,8 @@ EXPECTED = {
     ("COCO", "eval"): (5_000,),
     ("ClevrTex", "train"): (50_000, 40_000),  # by the reference's split, and the official one
     ("ClevrTex", "eval"): (10_000, 5_000),
+    ("VOC", "train"): (2_913, 1_464),  # likewise
+    ("VOC", "eval"): (422, 632, 1_449),  # without and with VOC2007's test archive; official
     ("MOVi", "eval"): (250,),
 }
 

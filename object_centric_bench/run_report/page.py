@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files as resources
 from typing import Any
 
@@ -117,7 +117,7 @@ def protocol_table(protocol: Mapping[str, Any]) -> str:
     return table(["score", *heads], rows) + f"<details><summary>its rules</summary><ul>{listed}</ul></details>"
 
 
-def table(heads: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     """Return an HTML table; numbers and the heads above them stand to the right, floats with four decimals."""
 
     def cell(value: Any) -> str:

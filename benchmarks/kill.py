@@ -50,7 +50,7 @@ class Tripwire:
 
     def set(self) -> None:
         """Watch all operations."""
-        checkpoint.save_file = self.watched(checkpoint.save_file, written=lambda args: args[1])
+        checkpoint.save_tensors = self.watched(checkpoint.save_tensors, written=lambda args: args[1])
         torch.save = self.watched(torch.save, written=lambda args: args[1])
         checkpoint._flush = self.watched(checkpoint._flush)
         Path.rename = self.watched(Path.rename)

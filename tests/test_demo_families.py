@@ -14,7 +14,6 @@ from .test_end_to_end import succeed
 
 DEMO = REPOSITORY / "config-demo"
 STEPS = 200
-SMALL = ["grid=8", "callback.1.every=10"]
 BATCH = {"image": "batch_size=4", "video": "batch_size=2"}
 FALLS = {  # what is left of the loss at the start, at most; tokens' entropies and similarities cannot reach zero
     "dinosaur-shapes": 0.8,
@@ -65,8 +64,9 @@ def run(name, data, save, *options):
     if stage:
         arguments += ["--ckpt_file", run(stage.removesuffix(".py"), data, save) / "best"]
     kind = cfg["dataset"]["train"]["keys"][0]
-    steps = [f"total_steps={STEPS}", f"eval_every={STEPS // 2}"]
-    succeed("train.py", *arguments, "--viz=0", BATCH[kind], *SMALL, *steps, *options)
+    log = [each["type"] for each in cfg["callback"]].index("Log")
+    steps = [f"total_steps={STEPS}", f"eval_every={STEPS // 2}", f"callback.{log}.every=10"]
+    succeed("train.py", *arguments, "--viz=0", BATCH[kind], "grid=8", *steps, *options)
     return folder
 
 

@@ -112,6 +112,28 @@ class FeatureEncoder(nn.Module):
 
 
 @register
+class FeatureDecoder(nn.Module):
+    """Decode latents to a backbone's features by a linear map, the same at every place: for demos, not published.
+
+    Latents that give back features spread as the features' first principal components do, objects apart; an image's
+    texture, which `ImageDecoder` wants to know of them, tells little of that (docs/results.md).
+
+    Args:
+        dim: channels of the latents.
+        output_dim: channels of the features.
+    """
+
+    def __init__(self, dim: int, output_dim: int):
+        super().__init__()
+        self.dim = dim
+        self.to_feature = nn.Conv2d(dim, output_dim, 1)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Map latents (b d h w) to features (b c h w)."""
+        return self.to_feature(latent)
+
+
+@register
 class ImageEncoder(nn.Module):
     """Encode an image to latents of a sixteenth of its size: halve it, then most of TAESD, a norm and a convolution.
 

@@ -1,4 +1,4 @@
-"""Conditional diffusion decoder: a UNet that tells the noise in a noisy latent, given the slots."""
+"""Conditional diffusion decoders, which tell the noise in a latent, given the slots; the published one: a UNet."""
 
 from collections.abc import Sequence
 
@@ -13,52 +13,34 @@ from object_centric_bench.registry import register
 NORM_GROUPS = 32  # of every group norm in the UNet
 
 
-@register
-class DiffusionDecoder(nn.Module):
-    """Denoise a tokenizer's latents with attention to the slots; only the training step, there is no sampling.
+class Denoising(nn.Module):
+    """What decoders share that denoise a tokenizer's latents, given the slots; only the training step, no sampling.
 
-    Wu et al., NeurIPS 2023 (SlotDiffusion), Sec. 3, on Ho et al., NeurIPS 2020 (DDPM), Eq. 4 and 14: a uniform step t
-    per sample, x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise with a_t the product of 1 - beta up to t, and the UNet, that
-    of latent diffusion, predicts the noise. As in the reference the square root of beta rises linearly, latents are
-    not rescaled, and `num_heads` is the same on all levels.
+    Ho et al., NeurIPS 2020 (DDPM), Eq. 4 and 14: a uniform step t per sample, x_t = sqrt(a_t) x_0 + sqrt(1 - a_t)
+    noise with a_t the product of 1 - beta up to t, and the noise is predicted. As in the reference the square root of
+    beta rises linearly, and latents are not rescaled.
 
     Args:
         grid: [h, w] of the latents.
         latent_dim: their channels.
-        dim: width of the slots, which the UNet attends to.
-        widths: channels of the UNet's levels, each at half the resolution of the one before; slots are attended to
-            on all levels but the first.
-        layers_per_block: residual blocks of a level on the way down; there is one more on the way up.
-        num_heads: of every attention.
-        dropout: probability inside the residual blocks.
+        dim: width of the slots.
         num_steps: length of the diffusion.
         beta_start, beta_end: variance of the noise added by the first and the last step.
 
     Raises:
-        ValueError: a width that group norm or attention cannot divide, no step, or variances that make no sense.
+        ValueError: no step, or variances that make no sense.
     """
 
-    compiled_parts = ("unet",)  # steps and noise are drawn outside
-
-    def __init__(
-        self,
-        grid: list[int],
-        latent_dim: int,
-        dim: int,
-        widths: Sequence[int] = (128, 256, 384, 512),
-        layers_per_block: int = 2,
-        num_heads: int = 8,
-        dropout: float = 0.1,
-        num_steps: int = 1000,
-        beta_start: float = 0.0015,
-        beta_end: float = 0.0195,
-    ):
+    def __init__(self, grid: list[int], latent_dim: int, dim: int, num_steps: int, beta_start: float, beta_end: float):
         super().__init__()
         self.grid, self.latent_dim, self.dim, self.num_steps = list(grid), latent_dim, dim, num_steps
-        self.unet = build_unet(latent_dim, dim, widths, layers_per_block, num_heads, dropout)
         kept = kept_variance(num_steps, beta_start, beta_end)
         self.register_buffer("signal_scale", kept.sqrt(), persistent=False)
         self.register_buffer("noise_scale", (1 - kept).sqrt(), persistent=False)
+
+    def denoise(self, noisy: Tensor, timestep: Tensor, slots: Tensor) -> Tensor:
+        """Return the noise (b c h w) in noisy latents (b c h w) after steps (b), given slots (b s d)."""
+        raise NotImplementedError
 
     def forward(
         self, latent: Tensor, slots: Tensor, timestep: Tensor | None = None, noise: Tensor | None = None
@@ -88,8 +70,7 @@ class DiffusionDecoder(nn.Module):
         require_shape("timestep", timestep, (latent.shape[0],))
         require_shape("noise", noise, latent.shape)
         noisy = self.add_noise(latent, timestep, noise)
-        (prediction,) = self.unet(noisy, timestep, encoder_hidden_states=slots, return_dict=False)
-        return prediction, noise
+        return self.denoise(noisy, timestep, slots), noise
 
     def add_noise(self, latent: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
         """Return the latent after `timestep` (b) more steps of diffusion, by the given noise; both (b c h w) float."""
@@ -97,6 +78,49 @@ class DiffusionDecoder(nn.Module):
             table[timestep].view(-1, 1, 1, 1) for table in (self.signal_scale, self.noise_scale)
         )
         return signal_scale * latent + noise_scale * noise
+
+
+@register
+class DiffusionDecoder(Denoising):
+    """Denoise latents by the UNet of latent diffusion, which attends to the slots.
+
+    Wu et al., NeurIPS 2023 (SlotDiffusion), Sec. 3; `num_heads` is the same on all levels, as in the reference.
+
+    Args:
+        grid, latent_dim, dim: see `Denoising`.
+        widths: channels of the UNet's levels, each at half the resolution of the one before; slots are attended to
+            on all levels but the first.
+        layers_per_block: residual blocks of a level on the way down; there is one more on the way up.
+        num_heads: of every attention.
+        dropout: probability inside the residual blocks.
+        num_steps, beta_start, beta_end: see `Denoising`.
+
+    Raises:
+        ValueError: a width that group norm or attention cannot divide, no step, or variances that make no sense.
+    """
+
+    compiled_parts = ("unet",)  # steps and noise are drawn outside
+
+    def __init__(
+        self,
+        grid: list[int],
+        latent_dim: int,
+        dim: int,
+        widths: Sequence[int] = (128, 256, 384, 512),
+        layers_per_block: int = 2,
+        num_heads: int = 8,
+        dropout: float = 0.1,
+        num_steps: int = 1000,
+        beta_start: float = 0.0015,
+        beta_end: float = 0.0195,
+    ):
+        super().__init__(grid, latent_dim, dim, num_steps, beta_start, beta_end)
+        self.unet = build_unet(latent_dim, dim, widths, layers_per_block, num_heads, dropout)
+
+    def denoise(self, noisy: Tensor, timestep: Tensor, slots: Tensor) -> Tensor:
+        """See `Denoising`."""
+        (prediction,) = self.unet(noisy, timestep, encoder_hidden_states=slots, return_dict=False)
+        return prediction
 
 
 def kept_variance(num_steps: int, beta_start: float, beta_end: float) -> Tensor:

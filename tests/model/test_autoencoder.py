@@ -5,6 +5,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from object_centric_bench.model.autoencoder import (
+    FeatureDecoder,
     FeatureEncoder,
     ImageDecoder,
     ImageEncoder,
@@ -35,6 +36,18 @@ def test_reconstruction_is_eight_times_the_features():
     assert output["code"].shape == (2, 3, 4)
     assert output["reconstruction"].shape == (2, 3, 24, 32)
     assert torch.equal(output["mixed"], output["quantized"])
+
+
+def test_a_feature_decoder_gives_back_features_by_a_linear_map():
+    torch.manual_seed(0)
+    parts = FeatureEncoder(input_dim=12, dim=6), ProjectedCodebook(num_codes=16, dim=6, basis_dim=8)
+    output = Tokenizer(*parts, FeatureDecoder(dim=6, output_dim=12))(torch.randn(2, 12, 3, 4))
+    assert output["reconstruction"].shape == (2, 12, 3, 4)
+    decoder = FeatureDecoder(dim=2, output_dim=3)
+    latent = torch.randn(1, 2, 3, 4)
+    zero = decoder(torch.zeros_like(latent))
+    torch.testing.assert_close(decoder(2 * latent) - zero, 2 * (decoder(latent) - zero))
+    assert torch.equal(decoder(latent)[..., 1:, 1:], decoder(latent[..., 1:, 1:]))  # places do not meet
 
 
 def test_without_decoder_there_is_no_reconstruction():

@@ -3,14 +3,15 @@
 What is there already is not run again: repeat it to go on. Runs go in turn, or one on every GPU.
 """
 
+import logging
 import shlex
 import sys
 from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 
 from .. import commandline
-from ..console import bar
-from ..files import replacing
+from ..console import bar, say
+from ..files import DISK, replacing
 from ..registry import ConfigError
 from .compare import compare, report
 from .plan import Job, plan
@@ -58,6 +59,7 @@ def parse(arguments: list[str]) -> Namespace:
     add("--published", action="store_true", help="put the authors' scores beside ours")
     add("--train_options", default="", metavar="TEXT", help='of train.py: --train_options="--time_limit 3h"')
     add("--dry_run", action="store_true", help="only say what would be run")
+    commandline.add_level(parser)
     options = commandline.parse(parser, arguments)
     options.files = [Path(text) for text in options.configs if not is_override(text)]
     options.overrides = [text for text in options.configs if is_override(text)]
@@ -74,6 +76,8 @@ def main(arguments: list[str]) -> int:
     """Run; return the exit code: 0 done, 2 something failed, 3 stopped and resumable, 130 interrupted."""
     comparing = arguments[:1] == ["compare"]
     options = parse(arguments[comparing:])
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("object_centric_bench").setLevel(options.level)
     files, save_dir = options.files, Path(options.save_dir)
     try:
         if not TRAIN.is_file():
@@ -86,18 +90,23 @@ def main(arguments: list[str]) -> int:
             return 0
         outcome = run(jobs, TRAIN, Path(options.data_dir), save_dir, shlex.split(options.train_options))
         made = table(jobs, save_dir, options.published)
+        out = Path(options.out) if options.out else save_dir / "grid"
+        for name, text in (("md", markdown(made)), ("tex", latex(made)), ("csv", comma_separated(made))):
+            with replacing(out / f"table.{name}") as file:
+                file.write_text(text)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        print(f"error: {error.filename}: {error.strerror}; free some room, the same command goes on", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
-    out = Path(options.out) if options.out else save_dir / "grid"
-    for name, text in (("md", markdown(made)), ("tex", latex(made)), ("csv", comma_separated(made))):
-        with replacing(out / f"table.{name}") as file:
-            file.write_text(text)
     print(markdown(made), end="")
-    print(f"\nthe same as LaTeX and CSV: {out}")
+    say(f"\nthe same as LaTeX and CSV: {out}")
     for message in outcome.failed:
         print(f"error: {message}", file=sys.stderr)
     return RESUMABLE if outcome.interrupted else 2 if outcome.failed else 0

@@ -1,6 +1,8 @@
 """Run the jobs of a grid: one process for every GPU there is, or one after the other."""
 
+import logging
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,11 +12,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..console import bar
+from ..console import bar, quiet, say
 from .plan import Job, finished
 
 RESUMABLE = 3  # exit code of a run that was stopped and can be resumed
 POLL = 0.2  # seconds between two looks at the running processes
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -57,7 +61,7 @@ def run(jobs: list[Job], script: Path, data_dir: Path, save_dir: Path, options: 
     """
     done = {job for job in jobs if finished(job, save_dir)}
     waiting = [job for job in jobs if job not in done]
-    print(f"{len(jobs)} runs: {len(done)} are there, {len(waiting)} to make")
+    say(f"{len(jobs)} runs: {len(done)} are there, {len(waiting)} to make")
     progress = bar(desc="grid", total=len(waiting), unit="run", leave=False)
     free: list[str | None] = [*gpus()] or [None]
     running: dict[Job, tuple[subprocess.Popen, str | None, float]] = {}
@@ -74,7 +78,7 @@ def run(jobs: list[Job], script: Path, data_dir: Path, save_dir: Path, options: 
                 job, device = ready.pop(0), free.pop(0)
                 waiting.remove(job)
                 running[job] = (start(job, script, data_dir, save_dir, options, device), device, time.monotonic())
-                tqdm.write(f"  start  {job}{'' if device is None else f' on GPU {device}'}")
+                tell(f"  start  {job}{'' if device is None else f' on GPU {device}'}")
             if outcome.interrupted and not running:
                 break
             for job in [job for job, (process, _, _) in running.items() if process.poll() is not None]:
@@ -83,7 +87,7 @@ def run(jobs: list[Job], script: Path, data_dir: Path, save_dir: Path, options: 
                 if process.returncode == 0:
                     done.add(job)
                     progress.update()
-                    tqdm.write(f"  done   {job}, {(time.monotonic() - since) / 60:.1f} min")
+                    tell(f"  done   {job}, {(time.monotonic() - since) / 60:.1f} min")
                     continue
                 lost.add(job)
                 outcome.interrupted |= process.returncode == RESUMABLE
@@ -96,6 +100,12 @@ def run(jobs: list[Job], script: Path, data_dir: Path, save_dir: Path, options: 
     return outcome
 
 
+def tell(text: str) -> None:
+    """Print a line above the progress bar, unless `--quiet` was given."""
+    if not quiet():
+        tqdm.write(text)
+
+
 def start(
     job: Job, script: Path, data_dir: Path, save_dir: Path, options: list[str], device: str | None
 ) -> subprocess.Popen:
@@ -105,8 +115,10 @@ def start(
     environment = os.environ if device is None else {**os.environ, "CUDA_VISIBLE_DEVICES": device}
     file = log_file(job, save_dir)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as log:
-        return subprocess.Popen([*command, *options, *job.overrides], stdout=log, stderr=log, env=environment)
+    whole = [*command, *options, *job.overrides]
+    log.debug("%s", shlex.join(whole))
+    with file.open("w") as said:
+        return subprocess.Popen(whole, stdout=said, stderr=said, env=environment)
 
 
 def log_file(job: Job, save_dir: Path) -> Path:

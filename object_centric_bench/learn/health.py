@@ -15,6 +15,7 @@ DUPLICATE = 0.99  # cosine from which on two slots hold the same
 ONE_SLOT = 1.2  # effective slots up to which one of them has taken the picture
 UNIFORM = 0.98  # entropy of the attention from which on all slots see all places alike
 LEARNING = 0.1  # part of the run in which slots may still look alike
+REMEDY = "if it lasts, stop it, and try a lower optimizer.lr or another --seed"
 
 
 @torch.no_grad()
@@ -101,10 +102,11 @@ class Watch:
             return
         effective, spread = values["slots/effective"], values["slots/attention_entropy"]
         if effective < ONE_SLOT:
-            self._tell("one", f"collapsed at step {step}: one slot takes the whole picture ({effective:.2f} effective)")
+            text = f"collapsed at step {step}: one slot takes the whole picture ({effective:.2f} effective)"
+            self._tell("one", f"{text}; {REMEDY}")
         elif spread > UNIFORM:
             text = f"collapsed at step {step}: all slots see all places alike (attention entropy {spread:.3f} of 1)"
-            self._tell("uniform", text)
+            self._tell("uniform", f"{text}; {REMEDY}")
 
     def _tell(self, kind: str, text: str) -> None:
         if kind not in self.told:

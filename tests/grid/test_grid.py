@@ -1,14 +1,18 @@
 """Which runs are made, in what order, and what is not made twice."""
 
+import errno
 import json
+import logging
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from object_centric_bench.datum import shapes
+from object_centric_bench.grid import __main__ as grid
 from object_centric_bench.grid import runner
 from object_centric_bench.grid.__main__ import parse
 from object_centric_bench.grid.plan import Job, finished, plan
@@ -100,6 +104,30 @@ def test_a_bar_tells_on_terminals_how_many_runs_are_made(fake, monkeypatch, caps
     fake(plan([DEMO / "dinosaur-shapes.py"], [1, 2], []))
     assert "grid:" in stream.getvalue() and "2/2 [" in stream.getvalue()
     assert "done   dinosaur-shapes, seed 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("level", "said"), [(logging.WARNING, 0), (logging.INFO, 3), (logging.DEBUG, 3)])
+def test_quiet_says_nothing_of_single_runs_and_verbose_the_command_too(fake, caplog, capsys, level, said):
+    with caplog.at_level(level, logger="object_centric_bench"):
+        fake(plan([DEMO / "dinosaur-shapes.py"], [1], []))
+    assert len(capsys.readouterr().out.splitlines()) == said
+    commands = [record.message for record in caplog.records if "--cfg_file" in record.message]
+    assert len(commands) == (level == logging.DEBUG)
+    assert all("train.py" in command or "--seed 1" in command for command in commands)
+
+
+def test_a_disk_full_under_the_table_is_one_message(tmp_path, monkeypatch, capsys, caplog):
+    @contextmanager
+    def full(file):
+        raise OSError(errno.ENOSPC, "No space left on device", str(file))
+        yield
+
+    monkeypatch.setattr(grid, "replacing", full)
+    monkeypatch.setattr(grid, "run", lambda *arguments: runner.Outcome([]))
+    arguments = [str(DEMO / "dinosaur-shapes.py"), "--save_dir", str(tmp_path), "--quiet"]
+    with caplog.at_level(logging.INFO, logger="object_centric_bench"):  # restores what --quiet sets
+        assert grid.main(arguments) == 2
+    assert f"error: {tmp_path}/grid/table.md: No space left on device" in capsys.readouterr().err
 
 
 def test_a_run_that_was_stopped_ends_the_grid_resumable(fake, monkeypatch):

@@ -7,6 +7,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers that each start a thread per 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# how long an example takes depends on what else the machine does; `settings` of a test start from these
+settings.register_profile("any_machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any_machine")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = REPOSITORY.parent / "shared"

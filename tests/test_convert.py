@@ -1,5 +1,6 @@
 """The command line of convert.py, in processes of its own."""
 
+import contextlib
 import inspect
 import os
 import shutil
@@ -67,8 +68,25 @@ def test_interrupted(tmp_path, number, code):
         "--num_train=100000",
     ]
     process = subprocess.Popen(
-        [str(word) for word in command], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [str(word) for word in command],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a shell's background jobs ignore it, and so would this process if the tests run in one
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    try:
+        _, errors = interrupted(process, number, tmp_path)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "out").glob("*.lmdb")) == []  # what is there has a hidden name, for the next run
+
+
+def interrupted(process, number, tmp_path):
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("out/.*.partial")) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -77,10 +95,7 @@ def test_interrupted(tmp_path, number, code):
         os.killpg(process.pid, number)  # as a terminal does: to the workers too
     else:
         process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
-    assert "Traceback" not in errors
-    assert list((tmp_path / "out").glob("*.lmdb")) == []  # what is there has a hidden name, for the next run
+    return process.communicate(timeout=60)
 
 
 ENTRIES = {

@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from types import ModuleType
 from typing import Any
 
 from .registry import ConfigError, children, suggest
+
+DEFINED = r"^(def config\(|config = )"  # what makes a Python file a config file
 
 DEFAULTS = {
     "metric": [],
@@ -101,7 +104,8 @@ def override(cfg: dict, overrides: list[str]) -> dict:
 def _function(file: Path) -> Any:
     if not file.is_file():
         folder = file.parent
-        there = [str(path) for path in sorted(folder.glob("*.py")) if "def config(" in path.read_text(errors="replace")]
+        files = sorted(folder.glob("*.py"))
+        there = [str(path) for path in files if re.search(DEFINED, path.read_text(errors="replace"), re.MULTILINE)]
         if there:
             raise ConfigError(f"no config file {str(file)!r}; {suggest(str(file), there)}")
         raise ConfigError(f"no config file {str(file)!r}, and no config files in {str(folder)!r}")

@@ -71,6 +71,11 @@ def losses(folder):
         return [[float(cell) for cell in row.values()] for row in csv.DictReader(file)]
 
 
+# Its last entry is added to the logits of all slots' masks, which softmax does not see: the gradient is nothing but
+# rounding, of which Adam makes steps as large as any.
+MASK_BIAS = "decoder.layers.1.bias"
+
+
 def require_alike(folder, other):
     """Compare losses of every step to 1e-5, and the weights."""
     first, second = losses(other), losses(folder)
@@ -80,7 +85,10 @@ def require_alike(folder, other):
     tensors = [checkpoint.read(each / "tiny" / "3" / "last" / checkpoint.WEIGHTS)[0] for each in (folder, other)]
     assert tensors[0].keys() == tensors[1].keys()
     for name, tensor in tensors[0].items():
-        assert float((tensor - tensors[1][name]).abs().max()) < 1e-4, name
+        difference = (tensor - tensors[1][name]).abs()
+        if name == MASK_BIAS:
+            difference = difference[:-1]
+        assert float(difference.max()) < 1e-4, name
 
 
 def test_two_processes_train_like_one(runs):

@@ -249,7 +249,9 @@ class Ask(Dataset):
         return {"index": index, "state": torch.tensor(state(None))}
 
 
-def test_workers_use_one_thread_and_leave_interrupts_to_the_parent():
+def test_workers_use_one_thread_and_leave_interrupts_to_the_parent(request):
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)  # in a shell's background job it is ignored
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, found))
     before = state(None)
     (batch,) = eval_batches(Ask(), 1, 1)
     assert batch["state"].tolist() == [[1, 1, 1]]

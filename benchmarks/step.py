@@ -1,9 +1,10 @@
 """A training step of the full-size COCO configs on this machine: time, memory, FLOPs, share of the peak; and the loop.
 
 The work to be done is what a plain eager implementation does in a step, counted once; work that is avoided counts as
-speed. It is compared with the largest rate of a matrix product in bf16, measured in turns with the steps. Each config
-runs in a process of its own, with random weights and random images, in the setting that it has by default (not
-compiled). `python -m benchmarks.step --all` prints all COCO configs, `--compile` measures compiled ones.
+speed. It is compared with the largest rate of a matrix product in the same precision, measured in turns with the steps:
+bf16, or float32 on a CPU that has no instructions for it. Each config runs in a process of its own, with random weights
+and random images, in the setting that it has by default (not compiled). `python -m benchmarks.step --all` prints all
+COCO configs, `--compile` measures compiled ones.
 """
 
 import argparse
@@ -64,7 +65,8 @@ def step_lines(
         if not compiled:
             step()
     name = Path(file).stem + (", compiled" if compiled else "")
-    product = matrix_product(options.device)
+    dtype = precision(options.device)
+    product = matrix_product(options.device, dtype)
     steps, products = [], []
     for _ in range(options.rounds + 1):  # short turns: both are slowed by whatever else runs; the first warms up
         products.append(min(elapsed(product, options.device) for _ in range(3)))
@@ -74,7 +76,7 @@ def step_lines(
     if not compiled:
         found.append(Line(f"{name}: work", work_done.flops / 1e9, "GFLOP", work, "plain" if work else ""))
     if work is not None:
-        found.append(Line(f"{name}: speed", work / seconds, "GFLOP/s", rate, "peak in bf16", target, True))
+        found.append(Line(f"{name}: speed", work / seconds, "GFLOP/s", rate, f"peak in {dtype}", target, True))
     return found
 
 
@@ -141,7 +143,7 @@ def make_run(file: str, device: str, size: int, compiled: bool = False) -> "Run"
         cfg["model"]["backbone"] |= dict(pretrained=False, weights=None)
     seed_everything(0)
     keep_freed_memory(device)  # as train.py does
-    accelerator = make_accelerator(device, "bf16" if device == "cpu" else cfg["precision"])
+    accelerator = make_accelerator(device, cfg["precision"])
     network = build(cfg["model"], "model")
     freeze(network, cfg["freeze"])
     if compiled:
@@ -200,9 +202,16 @@ def coco_configs() -> list[str]:
     return list(found.values())
 
 
-def matrix_product(device: str) -> Callable[[], None]:
-    """Return a function that multiplies two matrices in bf16."""
-    left, right = (torch.randn(SIDE, SIDE, device=device).bfloat16() for _ in range(2))
+def precision(device: str) -> torch.dtype:
+    """Return the type that most of a step's products have there by default, or bf16 for fp16, which is as fast."""
+    from object_centric_bench.engine import native_bf16
+
+    return torch.float32 if device == "cpu" and not native_bf16() else torch.bfloat16
+
+
+def matrix_product(device: str, dtype: torch.dtype) -> Callable[[], None]:
+    """Return a function that multiplies two matrices."""
+    left, right = (torch.randn(SIDE, SIDE, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(left)
     return lambda: torch.mm(left, right, out=out)
 

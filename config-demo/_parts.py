@@ -43,17 +43,15 @@ def mixed(grid, num_slots, tokenizer=None):
     return with_positions(method.similarity(efficientnet(grid), slots, tokenizer, **sizes), grid)
 
 
-def with_positions(built, grid, decoder=True):
+def with_positions(built, grid):
     """Return a method that trains in minutes: positions start as waves, and tokens carry them too.
 
-    The features of early convolutions, unlike a transformer's, do not tell where they are. `decoder` is False for one
-    that takes no positions, as a UNet, which knows the places by its borders.
+    The features of early convolutions, unlike a transformer's, do not tell where they are.
     """
     position = model.fourier([grid, grid], SLOT_DIM)
     parts = built["model"]
     parts["projection"] = dict(type="Positioned", projection=parts["projection"], position=position)
-    if decoder:
-        parts["decoder"] |= dict(position=position)
+    parts["decoder"] |= dict(position=position)
     parts["initializer"] |= dict(std=0.3)
     return built
 

@@ -14,13 +14,8 @@ from .record import DataError
 log = logging.getLogger(__name__)
 
 PICTURES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-ANIMATED = (
-    "AVIF",
-    "GIF",
-    "PNG",
-    "TIFF",
-    "WEBP",
-)  # not the MPO of cameras, whose further pictures are views of the first
+# formats whose further pictures are told of; not the MPO of cameras, where they are views of the first
+ANIMATED = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")
 VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm"}
 WIDE = ("I", "I;16", "I;16B", "I;16L")  # Pillow's modes of 16 bits per pixel
 
